@@ -39,6 +39,10 @@ RunFile = Annotated[
 ]
 
 
+MOST_COLUMNS = 6
+"""Columns of targets that the table of several seeds shows; `--json` has all."""
+
+
 class InterruptedCommandError(Exception):
     """Raised when Ctrl-C ends a command, with a sentence on how to go on; `cli.main` prints it and exits."""
 
@@ -179,17 +183,22 @@ def train(
     if verbose:
         metrics = result.metrics
         judges = "test" if result.kept_epoch is None else "validation"
-        names = (
-            [f"{judges}_loss"] if result.measured else ["train_error", f"{judges}_error", f"{judges}_top5_error"]
-        )
+        names = [f"{judges}_r2"] if result.measured else ["train_error", f"{judges}_error", f"{judges}_top5_error"]
         report.table(
             "Epochs",
-            ["epoch", "loss", *(n.replace("_", " ") for n in names), "worst residual", "skipped", "seconds"],
+            [
+                "epoch",
+                "loss",
+                *(n.replace("_", " ").replace("r2", "R2, worst target") for n in names),
+                "worst residual",
+                "skipped",
+                "seconds",
+            ],
             [
                 [
                     str(k + 1),
                     f"{metrics['loss'][k]:.4g}",
-                    *(f"{metrics[n][k]:.4g}" if result.measured else f"{metrics[n][k]:.2%}" for n in names),
+                    *(f"{metrics[n][k].min():.4g}" if result.measured else f"{metrics[n][k]:.2%}" for n in names),
                     f"{metrics['worst_residual'][k]:.1e}",
                     str(metrics["skipped"][k]),
                     f"{metrics['seconds'][k]:.1f}",
@@ -201,10 +210,10 @@ def train(
     chosen = "" if result.kept_epoch is None else f" (epoch {result.kept_epoch} is kept, with validation "
     if result.measured:
         loss = float(result.metrics["loss"][-1])
-        told = f"test loss {result.test_loss:.4g} ({_in_units(result)}), train loss {loss:.4g}"
+        told = f"test: {result.misses()}, root mean square; {_over_scales(result, loss)}"
         lost = figures["test_unconverged"]
         told += f"; {counted(lost, 'test example')} without equilibrium left out" if lost else ""
-        chosen += f"loss {result.validation_loss:.4g})" if chosen else ""
+        chosen += f"{result.misses('validation')})" if chosen else ""
     else:
         told = f"test error {result.test_error:.2%}, train error {result.train_error:.2%}"
         chosen += f"error {result.validation_error:.2%})" if chosen else ""
@@ -218,14 +227,15 @@ def train(
     leave_group()
 
 
-def _in_units(result: Any) -> str:
-    """How far outputs are from measured targets: in the unit of the target, where there is one."""
-    told = result.targets
-    n = len(told["names"])
-    if n == 1:
-        off = told["scale"][0] * (2 * result.test_loss) ** 0.5
-        return f"{told['names'][0]} off by {off:.4g}, root mean square"
-    return f"{n} targets off by {(2 * result.test_loss / n) ** 0.5:.4g}, root mean square, as scaled"
+def _over_scales(result: Any, train_loss: float) -> str:
+    """How far outputs are from all measured targets together, in test and training, each over its scale."""
+    test, train = (result.over_scales(loss) for loss in (result.test_loss, train_loss))
+    section = result.config.data
+    scaling = section.target_scaling or ("range" if section.name in ("csv", "parquet") else "none")
+    if scaling == "none":
+        return f"over all {test:.4g}, {train:.4g} in training"
+    scale = {"range": "range", "standard": "deviation"}[scaling]
+    return f"{test:.2%} of the {scale}, {train:.2%} in training"
 
 
 def simulate(
@@ -482,7 +492,22 @@ def _config_of(begin: str) -> Any:
 
 def _tell_seeds(report: Report, result: Any) -> None:
     """Say what several seeds gave: a row each, and the mean with its interval."""
-    names, form = (["test_loss"], ".4g") if result.measured else (["test_error", "train_error"], ".2%")
+    from .intervals import mean_interval
+    from .misses import SHOWN
+
+    if result.measured:
+        rows = result.records()
+        names = [name for name in rows[0] if name.endswith((", RMS", ", R2"))][:MOST_COLUMNS]
+        shown = [
+            [str(row["seed"]), *(f"{row[name]:.4g}" for name in names), f"{row['seconds']:.1f}"] for row in rows
+        ]
+        report.table("Seeds", ["seed", *names, "seconds"], shown)
+        report.say(f"test: {result.misses()}, root mean square, means over {len(result.seeds)} seeds")
+        for name in list(result.trainings[0]["test_rms"])[:SHOWN]:
+            found = mean_interval([each["test_rms"][name] for each in result.trainings])
+            report.say(f"{name} off by {found.mean:.4g}, 95 % interval {found.ends[0]:.4g} to {found.ends[1]:.4g}")
+        return
+    names, form = ["test_error", "train_error"], ".2%"
     shown = [
         [str(row["seed"]), *(format(row[name], form) for name in names), f"{row['seconds']:.1f}"]
         for row in result.records()

@@ -50,6 +50,8 @@ class LearningCurve:
     judged_loss : ndarray (epochs,) or None
         Mean cost of the examples held out, or else of the test set, where targets are measured and there are no
         errors; else NaN.
+    judged_r2 : ndarray (epochs, n) or None
+        R2 of the same examples for each measured target; None of runs of earlier releases.
     """
 
     label: str
@@ -64,6 +66,7 @@ class LearningCurve:
     skipped: np.ndarray
     validation_error: np.ndarray | None = None
     judged_loss: np.ndarray | None = None
+    judged_r2: np.ndarray | None = None
 
 
 def learning_curve(run: Run) -> LearningCurve:
@@ -106,6 +109,7 @@ def curve_of(config: Config, system: PhysicalSystem, metrics: Mapping[str, np.nd
         skipped=metrics["skipped"],
         validation_error=metrics.get("validation_error"),
         judged_loss=metrics.get("validation_loss", metrics.get("test_loss")),
+        judged_r2=metrics.get("validation_r2", metrics.get("test_r2")),
     )
 
 
@@ -116,7 +120,15 @@ def draw_learning_curve(data: LearningCurve) -> Figure:
     figure, axes = style.new_figure(style.PAGE, 100, 2, 2)
     errors, loss, residuals, iterations = axes.flat
     judged = {"test": data.test_error} if data.validation_error is None else {"validation": data.validation_error}
-    if data.judged_loss is not None and np.isnan(data.train_error).all():
+    measured = bool(np.isnan(data.train_error).all())
+    if data.judged_r2 is not None and measured:
+        name = next(iter(judged))
+        many = data.judged_r2.shape[1] > 1
+        curves = {f"{name}, target {k + 1}" if many else name: 1 - r2 for k, r2 in enumerate(data.judged_r2.T)}
+        _draw(errors, epochs, curves)
+        errors.set_yscale("log")
+        errors.set_ylabel("$1 - R^2$ of examples not trained on")
+    elif data.judged_loss is not None and measured:  # a run of an earlier release
         _draw(errors, epochs, dict.fromkeys(judged, data.judged_loss))
         errors.set_yscale("log")
         errors.set_ylabel("Mean cost of examples not trained on\n(dimensionless)")
@@ -127,7 +139,7 @@ def draw_learning_curve(data: LearningCurve) -> Figure:
             errors.plot(epochs[tested], 100 * data.test_error[tested], "*", color=style.BLACK, label="test, once")
         _error_scale(errors, data)
     _draw(loss, epochs, {"training": data.loss})
-    loss.set_ylabel("Mean cost (dimensionless)")
+    loss.set_ylabel("Mean cost (outputs squared)" if measured else "Mean cost (dimensionless)")
     _draw(residuals, epochs, {"worst": data.worst_residual, "median": data.median_residual})
     residuals.axhline(data.tolerance, color=style.BLACK, lw=0.7, ls=(0, (4, 2)), label="tolerance, free phase")
     residuals.set_yscale("log")

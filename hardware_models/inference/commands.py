@@ -65,7 +65,7 @@ def inference(
         found = inference_cost(built, x, y, subject.ep.new_cost())
     report.figures(found.figures())
     values = {
-        "error": "" if math.isnan(found.error) else f"{found.error:.2%}",
+        "error": found.misses if math.isnan(found.error) else f"{found.error:.2%}",
         "time to rest": quantity(found.seconds, "s"),
         "power": quantity(found.watts, "W"),
         "energy": quantity(found.joules, "J"),

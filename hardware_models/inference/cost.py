@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from physics_ep.blocks import State
-from physics_ep.cost import Cost
+from physics_ep.cost import Cost, SquaredError
 from physics_ep.dynamics.simulation import SPAN, simulate
 from physics_ep.errors import InputError, counted
+from physics_ep.misses import told_misses
 from physics_ep.physical_system import PhysicalSystem
 from physics_ep.relaxation.loop import relax
 from physics_ep.runs.metrics import evaluate
@@ -60,7 +61,9 @@ class InferenceCost:
     Attributes
     ----------
     error : float
-        Share of the test examples that are misclassified; those without equilibrium count.
+        Share of the test examples that are misclassified; those without equilibrium count. NaN of measured targets.
+    rms, r2 : dict of str to float
+        Root mean square miss of each measured target, in the unit of its file, and its R2; empty of classes.
     seconds : float
         Time to rest of the slowest example that was followed, from the initial state.
     watts : float
@@ -78,13 +81,21 @@ class InferenceCost:
     watts: float = math.nan
     joules: float = math.nan
     budget: Budget | None = None
+    rms: dict[str, float] = field(default_factory=dict)
+    r2: dict[str, float] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:
         """The figures of an inference as `--json` writes them."""
         rows = {} if self.budget is None else {"rows": self.budget.figures()}
         values = {"error": self.error, "seconds": self.seconds, "watts": self.watts, "joules": self.joules}
-        return {**values, **rows, "words": self.words}
+        of_targets = {"rms": self.rms, "r2": self.r2} if self.rms else {}
+        return {**values, **of_targets, **rows, "words": self.words}
+
+    @property
+    def misses(self) -> str:
+        """What a line tells of measured targets; '' of classes."""
+        return told_misses(list(self.rms), self.rms.values(), self.r2.values())
 
 
 class _UnknownError(Exception):
@@ -104,7 +115,7 @@ def inference_cost(
     y : Tensor, optional
         Class indices (B,), or measured targets (B, n).
     cost : Cost, optional
-        The cost of measured targets.
+        The cost of measured targets. Default: the squared error that the system was trained by.
 
     Returns
     -------
@@ -122,13 +133,20 @@ def inference_cost(
     if y is None:
         words["error"] = "because the examples have no targets"
     else:
+        told: dict[str, Any] = getattr(system, "measured_targets", {})
+        cost = SquaredError(told.get("target", 1.0)) if cost is None else cost
         found = evaluate(system, [(x, y.to(system.device))], cost=cost)
         values["error"] = found.error
-        words["error"] = (
-            f"of {counted(len(x), 'test example')}, {found.unconverged} of them without equilibrium"
-            if not found.measured
-            else f"because targets are measured: mean cost {found.loss:.4g} of {counted(len(x), 'test example')}"
-        )
+        words["error"] = f"of {counted(len(x), 'test example')}, {found.unconverged} of them without equilibrium"
+        if found.misses is not None:
+            n = len(found.misses.squares)
+            names = told.get("names", [f"target {k + 1}" for k in range(n)])
+            scale = np.array(told["scale"]) if told else np.full(n, 1 / getattr(cost, "target", 1.0))
+            values["rms"] = dict(zip(names, map(float, scale * found.misses.rms), strict=True))
+            values["r2"] = dict(zip(names, map(float, found.misses.r2), strict=True))
+            unit = "the file's unit" if told else "the unit of the targets as given"
+            left = f"; {found.unconverged} without equilibrium are left out" if found.unconverged else ""
+            words["error"] = f"root mean square of {counted(len(x), 'test example')}, in {unit}{left}"
     few = x[:FOLLOWED]
     try:
         unit, from_where = _seconds(system)

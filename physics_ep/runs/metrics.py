@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..cost import Cost, check_labels
 from ..equilibrium import Equilibrium, NotFinite, Status
 from ..estimators.step import StepLike
 from ..landscape.exploration import averaged, mean_outputs, relax_from_many
+from ..misses import Misses
 from ..physical_system import PhysicalSystem
 from ..ranks import Batch, gathered, summed
 
@@ -54,6 +56,12 @@ HELD_OUT: dict[str, tuple[str, str]] = {
 }
 """What a training with `data.validation` measures besides. Its test figures are those of the epoch that is kept,
 and NaN for all others, after which the test set was not read."""
+
+OF_TARGETS: dict[str, tuple[str, str]] = {
+    "rms": ("unit of each target", "root mean square miss of each measured target after the epoch"),
+    "r2": ("1", "1 - squared misses over the squared deviations from the mean, of each measured target"),
+}
+"""What is told of measured targets besides, (epochs, n): `test_rms`, and `validation_rms` of examples held out."""
 
 TOP = 5
 
@@ -209,6 +217,8 @@ class Evaluation:
         Those with measured targets, of which there are no wrong ones.
     cost : float
         Sum of the costs of those of them that have an equilibrium.
+    misses : Misses or None
+        How far the outputs of those are from each target, in the unit of the outputs; None where none are measured.
     """
 
     examples: int
@@ -217,6 +227,7 @@ class Evaluation:
     unconverged: int
     measured: int = 0
     cost: float = 0.0
+    misses: Misses | None = None
 
     @property
     def error(self) -> float:
@@ -237,9 +248,23 @@ class Evaluation:
     def of_all_ranks(self, device: torch.device) -> Evaluation:
         """The evaluation of the examples of all processes together; every process must call this."""
         counts = (self.examples, self.wrong, self.missed, self.unconverged, self.measured, self.cost)
-        *whole, cost = summed([float(n) for n in counts], device)
+        own = self.misses
+        of_targets = [] if own is None else own.squares  # a process without examples does not know how many
+        *whole, cost, n, those = summed(
+            [*(float(n) for n in counts), len(of_targets), float(own is not None)], device
+        )
         examples, wrong, missed, unconverged, measured = map(int, whole)
-        return Evaluation(examples, wrong, missed, unconverged, measured, cost)
+        misses = None if not those else _of_all(own, int(n / those), device)
+        return Evaluation(examples, wrong, missed, unconverged, measured, cost, misses)
+
+
+def _of_all(own: Misses | None, n: int, device: torch.device) -> Misses:
+    """Misses of n targets of all processes together."""
+    own = Misses(0, np.zeros(n), np.zeros(n), np.zeros(n)) if own is None else own
+    count, *sums = summed([float(own.count), *own.squares, *(own.count * own.means)], device)
+    squares, means = np.array(sums[:n]), np.array(sums[n:]) / max(count, 1.0)
+    spreads = summed(list(own.spreads + own.count * (own.means - means) ** 2), device)
+    return Misses(int(count), squares, means, np.array(spreads))
 
 
 def evaluate(
@@ -281,6 +306,7 @@ def evaluate(
     """
     examples = wrong = missed = unconverged = measured = 0
     total = 0.0
+    pairs: list[torch.Tensor] = []
     generator = torch.Generator().manual_seed(seed)
     measure = True  # by construction is by construction: the first batch has shown it
     for x, labels in batches:
@@ -304,7 +330,10 @@ def evaluate(
             examples += len(labels)
             measured += len(labels)
             total += float(cost(outputs, y)[settled].sum())
-            unconverged += int((~settled).sum())
+            kept = settled.cpu()
+            unconverged += int((~kept).sum())
+            if y.shape == outputs.shape:
+                pairs.append(torch.stack([outputs, y]).detach().cpu().double()[:, kept])
             continue
         scores = averaged(system.scores(system.outputs(free.state)), free.converged, starts)
         check_labels(labels, scores.shape[1])
@@ -312,7 +341,8 @@ def evaluate(
         wrong += int((~((scores.argmax(1) == labels) & settled)).sum())
         missed += int((~(_among_the_top(scores, labels) & settled)).sum())
         unconverged += int((~settled).sum())
-    return Evaluation(examples, wrong, missed, unconverged, measured, total)
+    misses = Misses.of(*torch.cat(pairs, 1).numpy()) if pairs else None
+    return Evaluation(examples, wrong, missed, unconverged, measured, total, misses)
 
 
 def classification_error(

@@ -403,9 +403,10 @@ def subject_of(spec: str | os.PathLike[str], weights: str | os.PathLike[str] | N
 def bring_examples(system: PhysicalSystem, config: Config) -> None:
     """Give a system the test examples of its config's data as its attribute `examples`, in the shape that it takes.
 
-    A system that has brought its own keeps them, but for a netlist's own sources (`stands_in`). None are given of
-    the digits, which fit where nothing is said, of data that are streamed or not to be found, and of data of
-    another number of inputs.
+    With measured targets it also gets `measured_targets`: their names, shifts and scales, and `target`, the output
+    that stands for 1. A system that has brought its own keeps them, but for a netlist's own sources (`stands_in`).
+    None are given of the digits, which fit where nothing is said, of data that are streamed or not to be found, and
+    of data of another number of inputs.
 
     Parameters
     ----------
@@ -433,6 +434,8 @@ def bring_examples(system: PhysicalSystem, config: Config) -> None:
             return
         x = x.reshape(len(x), *shape)
     system.examples = (x, held.test_y)
+    if held.target_scales is not None and section.name != RUN:
+        system.measured_targets = _measured(in_outputs(held.target_scales, config.ep.target), config.ep.target)
     if stands_in:
         system.stands_in = False
 
@@ -465,6 +468,11 @@ def _stored(values: torch.Tensor) -> torch.Tensor:
 def in_outputs(targets: dict[str, Any], target: float) -> dict[str, Any]:
     """Names, shifts and scales of measured targets, for outputs in their own unit, where `target` stands for 1."""
     return {**targets, "scale": [scale / target for scale in targets["scale"]]}
+
+
+def _measured(targets: dict[str, Any], target: float) -> dict[str, Any]:
+    """What a system knows of its measured targets: their scales, and `target`, the output that stands for 1."""
+    return {**targets, "target": target}
 
 
 def completed(config: Config, data: Data | None = None, progress: Progress | bool = SILENT) -> Config:
@@ -537,7 +545,7 @@ def system_of(run: Run) -> PhysicalSystem:
     -------
     EnergySystem
         On the CPU, of the dtype of the weights. Its attribute `examples` is (x, y) where the run was trained on
-        data from Python.
+        data from Python, and `measured_targets` tells their names, shifts and scales where they were measured.
 
     Raises
     ------
@@ -548,8 +556,11 @@ def system_of(run: Run) -> PhysicalSystem:
     if not run.state_dict or "name" not in section:
         raise InputError(f"Run file {str(run.path)!r} holds no trained system.")
     section.pop("weights", None)  # those that the run began with
+    targets = run.attributes.get("targets")
     system = build_system(section.pop("name"), **section)
     load_weights(system, run)
+    if targets is not None:
+        system.measured_targets = _measured(targets, parse_config(run.config).ep.target)
     if run.examples:
         system.examples = (run.examples["x"], run.examples["y"])
         system.stands_in = False

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..config import Config
 from ..data.tables import ColumnsTaken
+from ..misses import told_misses
 from ..physical_system import PhysicalSystem
 from ..tabular import Tabular, epochs_for_paper, epochs_of
 
@@ -77,8 +78,36 @@ class TrainingResult(Tabular):
 
     @property
     def test_loss(self) -> float:
-        """Mean cost of the test examples, where targets are measured; else NaN."""
+        """Mean cost of the test examples, where targets are measured; else NaN. It is in the unit of the outputs,
+        squared: systems whose outputs have other units are compared by `test_rms` and `test_r2`.
+        """
         return float(self._kept("test_loss"))
+
+    @property
+    def test_rms(self) -> dict[str, float]:
+        """Root mean square miss of the test examples for each measured target, in its unit; empty for classes."""
+        return self._by_target("test_rms")
+
+    @property
+    def test_r2(self) -> dict[str, float]:
+        """R2 of the test examples for each measured target: 1 where all is right, 0 of the mean alone."""
+        return self._by_target("test_r2")
+
+    def _by_target(self, name: str) -> dict[str, float]:
+        if self.targets is None or name not in self.metrics:
+            return {}
+        return dict(zip(self.targets["names"], map(float, self._kept(name)), strict=True))
+
+    def misses(self, part: str = "test") -> str:
+        """What one line tells of the misses of a part ('test', 'validation'): '' where targets are classes."""
+        off, r2 = self._by_target(f"{part}_rms"), self._by_target(f"{part}_r2")
+        return told_misses(list(off), off.values(), r2.values())
+
+    def over_scales(self, loss: float) -> float:
+        """Root mean square miss of all targets together, each over its scale (`data.target_scaling`), of a mean
+        cost: the same for systems whose outputs have other units."""
+        n = len(self.targets["names"]) if self.targets else 1
+        return math.sqrt(2 * loss / n) / self.config.ep.target
 
     @property
     def validation_loss(self) -> float:
@@ -99,7 +128,7 @@ class TrainingResult(Tabular):
         count = len(self.metrics["loss"])
         told = [f"{self.config.system.name} on {self.config.data.name}", f"{count} epoch{'s' * (count != 1)}"]
         if count:
-            told.append(f"test loss {self.test_loss:.4g}" if self.measured else f"test error {self.test_error:.2%}")
+            told.append(f"test: {self.misses()}" if self.measured else f"test error {self.test_error:.2%}")
         return [*told, f"{self.seconds:.3g} s", *([] if self.path is None else [repr(str(self.path))])]
 
     def records(self) -> list[dict[str, Any]]:
@@ -125,6 +154,7 @@ class TrainingResult(Tabular):
             "test_error": self.test_error,
             "train_error": self.train_error,
             "test_loss": self.test_loss,
+            **({"test_rms": self.test_rms, "test_r2": self.test_r2} if self.test_rms else {}),
             **({} if self.kept_epoch is None else chosen),
             "test_top5_error": float(self._kept("test_top5_error")),
             "train_top5_error": float(self._kept("train_top5_error")),

@@ -15,12 +15,14 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from ..config import Config
 from ..data.given import arrays_of
 from ..errors import REPEATS, argument_error, require_count
 from ..intervals import MeanInterval, mean_interval
+from ..misses import told_misses
 from ..processes import end_with_parent
 from ..ranks import rank
 from ..storage.files import checked_path
@@ -83,8 +85,17 @@ class SeedsResult(Tabular):
     def words(self) -> list[str]:
         """What was trained how often, and the mean."""
         told = [f"{self.config.system.name} on {self.config.data.name}", f"{len(self.seeds)} seeds"]
-        loss = self.over_seeds("test_loss").mean
-        return [*told, f"test loss {loss:.4g}" if self.measured else f"test error {self.test_error:.2%}"]
+        return [*told, f"test: {self.misses()}" if self.measured else f"test error {self.test_error:.2%}"]
+
+    def misses(self) -> str:
+        """What one line tells of measured targets: the mean of each one's miss, and of its R2, over the seeds."""
+        rms, r2 = (self._over_targets(name) for name in ("test_rms", "test_r2"))
+        return told_misses(list(rms), rms.values(), r2.values())
+
+    def _over_targets(self, figure: str) -> dict[str, float]:
+        """Mean over the seeds of a figure that each target has; empty of classes."""
+        first = self.trainings[0].get(figure, {})
+        return {name: float(np.mean([each[figure][name] for each in self.trainings])) for name in first}
 
     def records(self) -> list[dict[str, Any]]:
         """The trainings as a table, one row for each seed."""
@@ -99,18 +110,25 @@ class SeedsResult(Tabular):
             "seconds",
         )
         return [
-            {"seed": seed, **{name: figures[name] for name in names if name in figures}}
+            {
+                "seed": seed,
+                **{name: figures[name] for name in names if name in figures},
+                **{f"{name}, RMS": value for name, value in figures.get("test_rms", {}).items()},
+                **{f"{name}, R2": value for name, value in figures.get("test_r2", {}).items()},
+            }
             for seed, figures in zip(self.seeds, self.trainings, strict=True)
         ]
 
     def figures(self) -> dict[str, Any]:
         """The figures for `--json`: means over the seeds, the interval, and the figures of each."""
+        rms = self._over_targets("test_rms")
         means = ["train_error", *(["validation_error"] if "validation_error" in self.trainings[0] else [])]
         return {
             "test_error": self.test_error,
             "test_error_interval": self.test_error_interval,
             "test_loss": self.over_seeds("test_loss").mean,
             "test_loss_interval": self.over_seeds("test_loss").ends,
+            **({"test_rms": rms, "test_r2": self._over_targets("test_r2")} if rms else {}),
             **{name: self.over_seeds(name).mean for name in means},
             "seeds": list(self.seeds),
             "seconds": sum(figures["seconds"] for figures in self.trainings),

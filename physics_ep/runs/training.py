@@ -43,7 +43,7 @@ from ..storage.run_file import Quantity, Run, write_run
 from ..storage.weights import put_weights
 from .callbacks import Callback, checked_callbacks
 from .loggers import loggers_of
-from .metrics import HELD_OUT, METRICS, Epoch, Evaluation, evaluate
+from .metrics import HELD_OUT, METRICS, OF_TARGETS, Epoch, Evaluation, evaluate
 from .optimization import build_optimizer, build_scheduler, clip_gradients, step_scheduler
 from .preparation import (
     Data,
@@ -287,9 +287,15 @@ class _Trainer:
         self.n_outputs = data.n_outputs
         self.targets: dict[str, Any] | None = None
         if data.targets is not None:
-            self.attributes["targets"] = self.targets = in_outputs(data.targets, config.ep.target)
+            self._measure(in_outputs(data.targets, config.ep.target))
         if data.sample is not None:
             system.check_input(data.sample)
+
+    def _measure(self, targets: dict[str, Any]) -> None:
+        """Tell how far outputs are from measured targets, whose names and scales these are."""
+        self.attributes["targets"] = self.targets = targets
+        parts = ("test", "validation") if self.selection.held_out else ("test",)
+        self.measured = self.measured | {f"{p}_{name}": told for p in parts for name, told in OF_TARGETS.items()}
 
     def restore(self, run: Run, rewind: bool = False) -> None:
         """Take up the last state of a run file, or the best one."""
@@ -323,9 +329,17 @@ class _Trainer:
                 group.update(options)
         if epochs and self.best["epochs"] == epochs:
             self.best["state"] = copied(self._state())
+        if self.targets is None and "targets" in run.attributes:
+            self._measure(run.attributes["targets"])
         # An older run has not measured all that is measured now.
         unknown = np.full(run.epochs, np.nan)
-        columns = {name: run.metric(name) if name in run.metrics else unknown for name in self.measured}
+        of_targets = np.full((run.epochs, len(self.targets["names"]) if self.targets else 0), np.nan)
+        columns = {
+            name: run.metric(name)
+            if name in run.metrics
+            else (of_targets if name.endswith(tuple(OF_TARGETS)) else unknown)
+            for name in self.measured
+        }
         self.rows = [{name: column[k] for name, column in columns.items()} for k in range(epochs)]
         self.kept = (epochs, run.path)
         for name in (TEST_READ, KEPT_EPOCH):
@@ -434,6 +448,9 @@ class _Trainer:
         self._warn_of(seen)
         judges = "validation" if self.selection.held_out else "test"
         row.update(dict.fromkeys(("test_error", "test_top5_error", "test_loss", "test_unconverged"), math.nan))
+        if self.targets is not None:
+            unread = np.full(len(self.targets["names"]), math.nan)
+            row.update({f"test_{name}": unread for name in OF_TARGETS})
         row.update(self._evaluated(judges))
         if not self.by_batch:
             step_scheduler(self.scheduler, row[self.selection.figure])
@@ -447,7 +464,7 @@ class _Trainer:
             epoch=f"{epoch + 1}/{training.epochs}",
             loss=row["loss"],
             **(
-                {judges: f"{row[f'{judges}_loss']:.3g}"}
+                {f"{judges} R2": f"{min(row[f'{judges}_r2']):.3g}"}
                 if math.isnan(row["train_error"])
                 else {"train": f"{row['train_error']:.2%}", judges: f"{row[f'{judges}_error']:.2%}"}
             ),
@@ -609,7 +626,17 @@ class _Trainer:
         )
         found: Evaluation = alone.of_all_ranks(self.system.device)
         self._require(found.examples, part)
+        of_targets = {}
+        if found.misses is not None:
+            if self.targets is None:  # of loaders, whose targets are as they are
+                n = len(found.misses.squares)
+                whole = {"names": [f"target {k + 1}" for k in range(n)], "shift": [0.0] * n, "scale": [1.0] * n}
+                self._measure(in_outputs(whole, self.config.ep.target))
+            assert self.targets is not None
+            scale = np.array(self.targets["scale"])
+            of_targets = {f"{part}_rms": scale * found.misses.rms, f"{part}_r2": found.misses.r2}
         return {
+            **of_targets,
             f"{part}_error": found.error,
             f"{part}_top5_error": found.top5_error,
             f"{part}_loss": found.loss,

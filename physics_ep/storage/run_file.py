@@ -35,6 +35,7 @@ import torch
 
 from ..entries import ROOT
 from ..errors import InputError, argument_error
+from ..misses import told_of_metrics
 from ..registry import former_options
 from ..tabular import Tabular, epochs_for_paper, epochs_of
 from ..version import __version__
@@ -117,12 +118,23 @@ class Run(Tabular):
             told.append(f"{self.epochs} epoch{'s' * (self.epochs != 1)}")
         if self.trajectories:
             told.append(f"trajectories {', '.join(self.trajectories)}")
-        if "test_error" in self.metrics and self.epochs:
+        told_misses = self._misses()
+        if told_misses:
+            told.append(f"test: {told_misses}")
+        elif "test_error" in self.metrics and self.epochs:
             for name in (name for name in LAST if name in self.metrics):
                 measured = [value for value in self.metric(name) if np.isfinite(value)]
                 shown = "{:.2%}" if name.endswith("error") else "{:.4g}"
                 told += [f"{name.replace('_', ' ')} {shown.format(float(v))}" for v in measured[-1:]]
         return [*told, *([] if self.path is None else [repr(str(self.path))])]
+
+    def _misses(self) -> str:
+        """How far off measured targets are, after the epoch that was tested last; '' of classes and older runs."""
+        if not self.epochs or "test_rms" not in self.metrics:
+            return ""
+        metrics = {name: self.metric(name) for name in ("test_rms", "test_r2")}
+        tested = np.flatnonzero(np.isfinite(metrics["test_rms"]).all(1))
+        return told_of_metrics(self.attributes.get("targets"), metrics, int(tested[-1])) if len(tested) else ""
 
     def records(self) -> list[dict[str, Any]]:
         """The epochs of a training as a table, one row for each."""

@@ -16,9 +16,9 @@ from hardware_models import DeviceModel, HopfieldNetwork, OscillatorNetwork, Res
 from hardware_models.devices.crossbars import largest_size, programmed
 from hardware_models.inference import cost, inference_cost
 from hardware_models.inference.examples import examples_shown
-from physics_ep import cli, relax, simulate
+from physics_ep import cli, load_system, relax, simulate, train
 from physics_ep.errors import InputError
-from physics_ep.runs.preparation import on_devices, subject_of
+from physics_ep.runs.preparation import examples_of, on_devices, subject_of
 
 X = torch.rand(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.arange(6) % 3
@@ -231,3 +231,25 @@ def test_power_is_that_of_examples_with_an_equilibrium(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(cost, "relax", first_fails)
     assert inference_cost(network, X, Y).watts == pytest.approx(whole)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["hopfield", "resistive"])
+def test_the_error_of_measured_targets_is_in_their_unit(name: str, tmp_path: Path) -> None:
+    """Breaks if an inference of a regression tells no error, or one in volts: it is that of the training's end, of
+    both kinds of outputs, from a run file and by the command."""
+    draw = torch.Generator().manual_seed(2)
+    x = torch.randn(60, 3, generator=draw)
+    rows = [[*v, 40 + 9 * v[0] - 4 * v[1], 0.01 * v[2]] for v in x.tolist()]
+    table, run, told = tmp_path / "own.csv", tmp_path / "run.h5", tmp_path / "told.json"
+    table.write_text("a,b,c,heat,force\n" + "\n".join(",".join(map(str, row)) for row in rows), encoding="utf-8")
+    data = {"name": "csv", "file": str(table), "target": ["heat", "force"]}
+    result = train({"system": {"name": name}, "data": data}, overrides=["training.epochs=2"], out=run)
+    found = inference_cost(load_system(run), *examples_of(run))
+    assert found.rms == pytest.approx(result.test_rms, rel=1e-3)
+    assert found.r2 == pytest.approx(result.test_r2, rel=1e-3, abs=1e-3)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["inference", str(run), "--json", str(told)])
+    assert not ended.value.code
+    assert json.loads(told.read_text())["rms"] == pytest.approx(found.rms, rel=1e-6)
+    assert "file's unit" in found.words["error"]

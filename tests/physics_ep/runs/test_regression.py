@@ -17,6 +17,7 @@ from physics_ep import cli, open_run, relax, train
 from physics_ep.config import parse_config
 from physics_ep.data.datasets import Dataset, load_dataset
 from physics_ep.errors import InputError
+from physics_ep.misses import Misses, told_misses
 from physics_ep.runs.preparation import bring_examples, examples_of, subject_of
 from physics_ep.runs.resuming import EXAMPLES
 from physics_ep.storage.run_file import write_run
@@ -67,6 +68,69 @@ def test_measured_targets_of_a_table(table: Path) -> None:
     assert one.train_x.shape[1] == 4
 
 
+def misses(outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Root mean square miss and R2 by numpy alone, in the unit of both."""
+    squares = ((outputs - targets) ** 2).mean(0)
+    return np.sqrt(squares), 1 - squares / targets.var(0)
+
+
+@pytest.mark.parametrize("scaling", ["range", "standard", "none"])
+def test_misses_are_told_alike_whatever_the_outputs_are(table: Path, scaling: str) -> None:
+    """One linear layer at a target output of 1 and of 1/4 learns the same map: breaks if the network of smaller
+    outputs is told to miss a quarter of that, as by its loss (1/16)."""
+    found = []
+    for target in (1.0, 0.25):
+        data = {"name": "csv", "file": str(table), "target": ["force", "heat"], "target_scaling": scaling}
+        ep = {"beta": 0.1, "cost": "squared_error", "target": target}
+        training = {"epochs": 1, "batch_size": 96}
+        found.append(train({**LINEAR, "data": data, "ep": ep, "training": training, "optimizer": {"lr": 0.0}}))
+    for result, target in zip(found, (1.0, 0.25), strict=True):
+        set_ = load_dataset(result.config.data)
+        with torch.no_grad():
+            outputs = result.system.outputs(relax(result.system, set_.test_x).state).numpy()
+        unit = np.array(set_.target_shift), np.array(set_.target_scale)
+        off, r2 = misses(unit[0] + unit[1] * outputs / target, unit[0] + unit[1] * set_.test_y.numpy())
+        np.testing.assert_allclose(list(result.test_rms.values()), off, rtol=1e-5)
+        np.testing.assert_allclose(list(result.test_r2.values()), r2, rtol=1e-5, atol=1e-6)
+        pooled = np.sqrt(np.mean((outputs / target - set_.test_y.numpy()) ** 2))
+        assert result.over_scales(result.test_loss) == pytest.approx(pooled, rel=1e-5)
+
+
+@pytest.mark.full
+def test_misses_of_loaders_and_of_older_runs(table: Path, tmp_path: Path) -> None:
+    """Breaks if loaders, whose targets nobody has named, tell a loss alone, or a run from before this was measured
+    does not go on."""
+    x, y = torch.from_numpy(X).float(), torch.from_numpy(Y).float() / 40
+    loader = DataLoader(TensorDataset(x, y), batch_size=60)
+    file = tmp_path / "run.h5"
+    config = {**LINEAR, "ep": {"beta": 0.1, "cost": "squared_error"}, "training": {"epochs": 1}}
+    first = train(config, data=(loader, loader), out=file)
+    assert list(first.test_rms) == ["target 1", "target 2"]
+    run = open_run(file)
+    old = {name: value for name, value in run.metrics.items() if name not in ("test_rms", "test_r2")}
+    file = tmp_path / "old.h5"
+    write_run(file, replace(run, metrics=old))
+    assert "test loss" in repr(open_run(file))
+    second = train(config, resume=file, data=(loader, loader), overrides=["training.epochs=2"])
+    assert np.isnan(second.metrics["test_rms"][0]).all()
+    with torch.no_grad():
+        outputs = second.system.outputs(relax(second.system, x).state).numpy()
+    off, r2 = misses(outputs, y.numpy())
+    np.testing.assert_allclose(second.metrics["test_rms"][1], off, rtol=1e-4)
+    np.testing.assert_allclose(second.metrics["test_r2"][1], r2, rtol=1e-4)
+
+
+def test_misses_of_many_and_of_equal_targets_are_told() -> None:
+    """Breaks if a line grows with the targets, or a target that never differs is called right or wrong."""
+    one = Misses.of(np.array([[1.0, 2.0], [3.0, 2.0]]), np.array([[1.0, 2.5], [4.0, 2.5]]))
+    np.testing.assert_allclose(one.rms, [np.sqrt(0.5), 0.5])
+    assert told_misses(["a", "b"], one.rms, one.r2) == "a off by 0.7071 (R2 0.7778), b off by 0.5 (R2 unknown)"
+    none = Misses.of(np.zeros((0, 2)), np.zeros((0, 2)))
+    assert np.isnan([*none.rms, *none.r2]).all()
+    many = told_misses(list("abcde"), np.ones(5), np.linspace(0.9, 0.5, 5))
+    assert many.endswith("c off by 1 (R2 0.7), 2 more, R2 0.5 or more")
+
+
 def test_whole_numbers_are_measured_if_the_config_says_so(tmp_path: Path) -> None:
     path = tmp_path / "counts.csv"
     path.write_text("a,count\n" + "".join(f"{k},{k % 3}\n" for k in range(30)), encoding="utf-8")
@@ -92,8 +156,13 @@ def test_a_linear_layer_learns_least_squares(table: Path, tmp_path: Path) -> Non
     assert result.test_loss == pytest.approx(loss, rel=1e-5)
     assert np.isnan(result.metrics["test_error"]).all()
     assert np.isnan(result.metrics["train_error"]).all()
-    assert "test loss" in repr(result)
-    assert "test loss" in repr(open_run(tmp_path / "run.h5"))
+    off, r2 = misses(told, true)
+    assert list(result.test_rms) == list(result.test_r2) == ["force", "heat"]
+    np.testing.assert_allclose(list(result.test_rms.values()), off, rtol=1e-3)
+    np.testing.assert_allclose(list(result.test_r2.values()), r2, rtol=1e-6)
+    said = told_misses(["force", "heat"], result.test_rms.values(), result.test_r2.values())
+    assert said in repr(result)
+    assert said in repr(open_run(tmp_path / "run.h5"))
     assert open_run(tmp_path / "run.h5").attributes["targets"] == result.targets
 
 
@@ -107,7 +176,10 @@ def test_held_out_examples_and_seeds_judge_by_the_loss(table: Path) -> None:
     assert found.kept_epoch == 1 + int(found.metrics["validation_loss"].argmin())
     assert np.isfinite(found.metrics["test_loss"]).sum() == 1
     both = train({**config, "training": {"epochs": 1, "seeds": 2}})
-    assert "test loss" in repr(both)
+    assert np.isfinite(found.metrics["test_r2"]).sum() == 1
+    assert np.isfinite(found.metrics["validation_rms"]).all()
+    assert "heat off by" in repr(both)
+    assert both.figures()["test_rms"]["heat"] == np.mean([f["test_rms"]["heat"] for f in both.trainings])
     assert both.figures()["test_loss"] == pytest.approx(np.mean([f["test_loss"] for f in both.trainings]))
 
 
@@ -268,7 +340,7 @@ def test_a_run_of_measured_targets_is_drawn_or_refused(table: Path, tmp_path: Pa
     system = {"name": "pcn", "sizes": [4, 6, 1], "activation": "tanh"}
     config = {**LINEAR, "system": system, "data": {"name": "csv", "file": str(table)}}
     result = train(config, overrides=["training.epochs=2"], out=tmp_path / "run.h5")
-    assert "test loss" in repr(result)
+    assert "heat off by" in repr(result)
     assert command("figure", "learning_curve", "--from", tmp_path / "run.h5", "--out", tmp_path / "figures") == 0
     assert command("figure", "substrates", "--from", tmp_path / "run.h5", "--out", tmp_path / "figures") == 2
     assert command("simulate", tmp_path / "run.h5", "--out", tmp_path / "s.h5", "--duration", 2) == 0
