@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -244,6 +244,19 @@ class Evaluation:
         """Mean cost of the examples with measured targets and an equilibrium; NaN where there are none."""
         settled = self.measured - self.unconverged
         return self.cost / settled if settled > 0 else float("nan")
+
+    def figures(self, part: str, targets: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Metrics of a part ('test', 'validation'), misses in the unit of the targets whose scales are given."""
+        told = {
+            f"{part}_error": self.error,
+            f"{part}_top5_error": self.top5_error,
+            f"{part}_loss": self.loss,
+            f"{part}_unconverged": self.unconverged,
+        }
+        if self.misses is None or targets is None:
+            return told
+        scale = np.array(targets["scale"])
+        return {**told, f"{part}_rms": scale * self.misses.rms, f"{part}_r2": self.misses.r2}
 
     def of_all_ranks(self, device: torch.device) -> Evaluation:
         """The evaluation of the examples of all processes together; every process must call this."""

@@ -470,6 +470,11 @@ def in_outputs(targets: dict[str, Any], target: float) -> dict[str, Any]:
     return {**targets, "scale": [scale / target for scale in targets["scale"]]}
 
 
+def unnamed_targets(n: int) -> dict[str, Any]:
+    """Names, shifts and scales of n measured targets that nobody has named or scaled."""
+    return {"names": [f"target {k + 1}" for k in range(n)], "shift": [0.0] * n, "scale": [1.0] * n}
+
+
 def _measured(targets: dict[str, Any], target: float) -> dict[str, Any]:
     """What a system knows of its measured targets: their scales, and `target`, the output that stands for 1."""
     return {**targets, "target": target}

@@ -5,17 +5,19 @@ from __future__ import annotations
 import inspect
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..config import Config, DataSection, parse_config
 from ..data.datasets import TABLES, Dataset, fits_scales
 from ..errors import InputError, argument_error
 from ..storage.run_file import Run
+from .metrics import OF_TARGETS
 from .optimization import LENGTHS, schedulers
 
 FREE = ("folder", "download", "mapping", "workers", "on_broken")
@@ -197,3 +199,19 @@ def _length_from_epochs(config: Config) -> bool:
     kind = schedulers().get(config.scheduler.name.lower())
     taken = inspect.signature(kind).parameters if kind is not None else {}
     return any(n in taken and n not in config.scheduler.options for n in LENGTHS)
+
+
+def past_metrics(run: Run, names: Iterable[str], targets: int) -> dict[str, np.ndarray]:
+    """Metrics of a run's epochs by name; NaN where an older run has not measured what is measured now.
+
+    Parameters
+    ----------
+    run : Run
+    names : iterable of str
+    targets : int
+        Number of measured targets, of each of which `metrics.OF_TARGETS` tell.
+    """
+    unknown = np.full(run.epochs, np.nan)
+    of_targets = np.full((run.epochs, targets), np.nan)
+    found = {name: of_targets if name.endswith(tuple(OF_TARGETS)) else unknown for name in names}
+    return {name: run.metric(name) if name in run.metrics else values for name, values in found.items()}

@@ -53,6 +53,7 @@ from .preparation import (
     new_system,
     open_source,
     run_attributes,
+    unnamed_targets,
     with_arguments,
     with_dtype,
     with_room,
@@ -68,6 +69,7 @@ from .resuming import (
     copied,
     digest_of,
     interruptible,
+    past_metrics,
 )
 from .seeds import SeedsResult, train_seeds
 from .selection import Selection
@@ -331,15 +333,7 @@ class _Trainer:
             self.best["state"] = copied(self._state())
         if self.targets is None and "targets" in run.attributes:
             self._measure(run.attributes["targets"])
-        # An older run has not measured all that is measured now.
-        unknown = np.full(run.epochs, np.nan)
-        of_targets = np.full((run.epochs, len(self.targets["names"]) if self.targets else 0), np.nan)
-        columns = {
-            name: run.metric(name)
-            if name in run.metrics
-            else (of_targets if name.endswith(tuple(OF_TARGETS)) else unknown)
-            for name in self.measured
-        }
+        columns = past_metrics(run, self.measured, len(self.targets["names"]) if self.targets else 0)
         self.rows = [{name: column[k] for name, column in columns.items()} for k in range(epochs)]
         self.kept = (epochs, run.path)
         for name in (TEST_READ, KEPT_EPOCH):
@@ -626,22 +620,9 @@ class _Trainer:
         )
         found: Evaluation = alone.of_all_ranks(self.system.device)
         self._require(found.examples, part)
-        of_targets = {}
-        if found.misses is not None:
-            if self.targets is None:  # of loaders, whose targets are as they are
-                n = len(found.misses.squares)
-                whole = {"names": [f"target {k + 1}" for k in range(n)], "shift": [0.0] * n, "scale": [1.0] * n}
-                self._measure(in_outputs(whole, self.config.ep.target))
-            assert self.targets is not None
-            scale = np.array(self.targets["scale"])
-            of_targets = {f"{part}_rms": scale * found.misses.rms, f"{part}_r2": found.misses.r2}
-        return {
-            **of_targets,
-            f"{part}_error": found.error,
-            f"{part}_top5_error": found.top5_error,
-            f"{part}_loss": found.loss,
-            f"{part}_unconverged": found.unconverged,
-        }
+        if found.misses is not None and self.targets is None:  # of loaders, whose targets are as they are
+            self._measure(in_outputs(unnamed_targets(len(found.misses.squares)), ep.target))
+        return found.figures(part, self.targets)
 
     def _save(self) -> None:
         """Write the run after an epoch, which becomes the best one if its figure is the smallest so far."""
