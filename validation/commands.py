@@ -351,7 +351,7 @@ def tolerance(
     from .examples import LARGE, examples, has_targets
     from .gradients import require_gates
     from .sweeps.plan import IDEAL, parse_betas, parse_sweeps
-    from .sweeps.table import LEGEND, reasons, tolerance_rows
+    from .sweeps.table import LEGEND, readings, reasons, tolerance_rows
     from .sweeps.tolerances import SweepInterrupted, worth_sharing
     from .sweeps.tolerances import tolerance as measure
     from .tables import chosen_columns
@@ -433,7 +433,7 @@ def tolerance(
     if latex is not None:
         text = table.to_latex(chosen_columns(columns, table), f"{network}: {table.title()}", digits=PAPER_DIGITS)
         write_text(latex, f"{LATEX_MARK}{writer('physics-ep tolerance')}\n{text}")
-    for line in reasons(table.points):
+    for line in (*reasons(table.points), *readings(table, verbose)):
         report.say(line)
     ideal = table.points[0]
     worst = ideal.worst_layer()
@@ -456,7 +456,7 @@ def tolerance(
         )
     report.say(
         f"{LEGEND}\n"
-        "Means over the instances, 1-cos with the half width of its 95 % interval; a point's layer is its worst."
+        "Means over the instances; a point's layer is its worst."
         "\nGradients are of the examples whose phases all settle." + (f"\n{table.path}" if table.path else "")
     )
 

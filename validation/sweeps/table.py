@@ -32,6 +32,10 @@ WHY = {
     "unknown": "the exact gradient was not measured, or its oracle found none",
 }
 """What stands in place of a number, and why."""
+LEAST = 3
+"""Instances from which on the table tells an interval; Student's t of two is 13 standard errors wide."""
+MOST = 2.0
+"""The most that 1 - cosine can be."""
 LIVE_GATES = ", live gates"
 """What follows the name of a column of live gates where both modes were compared."""
 OF_GATES = ("unconverged", "settled", "residual")
@@ -490,18 +494,13 @@ def tolerance_rows(table: ToleranceTable, verbose: bool) -> tuple[list[str], lis
         )
         for layers in map(tuple, chosen):
             found = [getattr(layer, target) for layer, target in zip(layers, targets, strict=True)]
-            widths = [f"±{each.cosine_half_width:.0e}" if each.count > 1 else "" for each in found]
             cells = [
                 [short[target] for target in targets],
-                [
-                    missing(point, each) or _exponential(each.distance) + width
-                    for each, width in zip(found, widths, strict=True)
-                ],
+                [missing(point, each) or _exponential(each.distance) + _width(each) for each in found],
                 [layer.told if verbose or each.count else "" for layer, each in zip(layers, found, strict=True)],
-                *(
-                    [_exponential(getattr(each, name)) for each in found]
-                    for name in ("relative_error", "bias", "variance")
-                ),
+                [_exponential(each.relative_error) for each in found],
+                ["0" if _explained(each) else _exponential(each.bias) for each in found],
+                [_exponential(each.variance) for each in found],
             ]
             device = point.field if point.field in ("ideal", "base") else f"{point.field}\n  {point.value}"
             rows.append(
@@ -518,6 +517,57 @@ def tolerance_rows(table: ToleranceTable, verbose: bool) -> tuple[list[str], lis
                 ]
             )
     return columns, rows
+
+
+def _width(agreement: Agreement) -> str:
+    """The 95 % interval of 1 - cosine behind its mean; an interval that reaches 0 or 2 is told by its other end."""
+    if agreement.count < LEAST:
+        return ""
+    half = agreement.cosine_half_width
+    if agreement.distance - half < 0:
+        return f"≤{_exponential(min(agreement.distance + half, MOST))}"
+    if agreement.distance + half > MOST:
+        return f"≥{_exponential(agreement.distance - half)}"
+    return f"±{_exponential(half, 0)}"
+
+
+def _explained(agreement: Agreement) -> bool:
+    """Whether noise explains the whole mean error, so that the bias is 0 but for what is too small to tell."""
+    return agreement.bias == 0 and agreement.count > 1 and agreement.variance > 0
+
+
+def readings(table: ToleranceTable, verbose: bool) -> list[str]:
+    """How intervals and biases that the table shows are read, a line each.
+
+    Parameters
+    ----------
+    table : ToleranceTable
+    verbose : bool
+        Whether all layers are shown, and not the worst alone.
+    """
+    every = [each for point in table.points for each, _ in point.by_gates]
+    shown = [
+        getattr(layer, target)
+        for each in every
+        for target in table.targets
+        for layer in (each.layers if verbose else [each.worst_layer(target)])
+    ]
+    widths = {_width(each)[:1] for each in shown}
+    lines = []
+    if "±" in widths:
+        lines.append("±: half width of the 95 % interval of 1-cos.")
+    if "≤" in widths:
+        lines.append("≤: upper end of that interval where it reaches 0, which 1-cos cannot pass.")
+    if "≥" in widths:
+        lines.append("≥: lower end of that interval where it reaches 2, which 1-cos cannot pass.")
+    if any(0 < each.count < LEAST for each in shown) and any(point.repeats > 1 for point in table.points):
+        lines.append(f"Means of fewer than {LEAST} instances have no interval: it would hold almost any number.")
+    if any(map(_explained, shown)):
+        lines.append(
+            "bias 0: the scatter of the instances explains the whole mean error; a bias that is smaller than so "
+            "many instances can tell may be there."
+        )
+    return lines
 
 
 def _free(point: TolerancePoint) -> list[str]:

@@ -50,7 +50,14 @@ from validation.references import adaptation_gradient, reference_gradient
 from validation.sweeps import points
 from validation.sweeps.points import Experiment, draws
 from validation.sweeps.store import checksum
-from validation.sweeps.table import LayerTolerance, TolerancePoint, ToleranceTable, reasons, tolerance_rows
+from validation.sweeps.table import (
+    LayerTolerance,
+    TolerancePoint,
+    ToleranceTable,
+    readings,
+    reasons,
+    tolerance_rows,
+)
 from validation.sweeps.tolerances import SweepInterrupted, worth_sharing
 
 
@@ -558,7 +565,7 @@ def test_command(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     DeviceModel(levels=16).to_json(device)
     status, printed, _ = run(
         *(network, "--sweep", "levels=4,none", "--sweep", "programming_noise=0.1", "--beta", "0.01,auto"),
-        *("--repeats", "2", "--dtype", "float64", "--batch", "3", "--json", str(figures)),
+        *("--repeats", "3", "--dtype", "float64", "--batch", "3", "--json", str(figures)),
         *("--csv", str(tmp_path / "sweep.csv"), "--latex", str(tmp_path / "sweep.tex"), "--out"),
         *(str(tmp_path / "sweep.h5"), "--device-model", str(device), "--cost", "cross_entropy"),
         *(
@@ -576,9 +583,9 @@ def test_command(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found["config"]["tolerance"]["dtype"] == "float64"
     assert printed.count("programming_noise") == printed.count("\n    0.1 ") == 2
     # No terminal is there whose width would break a figure in two.
-    widths = re.findall(r"±(\S*)", printed)
+    widths = re.findall(r"[±≤](\S*)", printed.replace("±:", "").replace("≤:", ""))
     assert widths
-    assert all(re.fullmatch(r"\de-\d\d", width) for width in widths)
+    assert all(re.fullmatch(r"\d(\.\d)?e-\d\d", width) for width in widths)
     for column in ("free", "resid", "n", "s"):
         assert f"\n{column}: " in printed
     assert len(open_tolerance(tmp_path / "sweep.h5").points) == 10
@@ -671,6 +678,40 @@ def test_live_gates_have_columns_of_their_own() -> None:
     printed = table.to_latex().splitlines()
     assert r"levels & 4 & held & 0.1 & 0.1 & 100\% \\" in printed
     assert r"levels & 4 & live & 0.8 & 0.8 & 50\% \\" in printed
+
+
+def test_intervals_stay_where_a_cosine_can_be_and_a_bias_of_zero_is_explained() -> None:
+    """The table tells 2.0e-01±9e-01, of which a half is below 0, or an interval of two instances; or a bias of 0
+    stands in it as if the device had none."""
+
+    def shown(cosines: list[float], bias: float) -> tuple[list[str], list[str]]:
+        found = Agreement(
+            np.array(cosines), np.full(len(cosines), 0.3), bias, 0.04 if len(cosines) > 1 else math.nan
+        )
+        layer = LayerTolerance("w", found, found, found)
+        numbers = {"repeats": len(cosines), "unconverged": 0, "residual": 0.0, "sweeps": 1, "seconds": 1.0}
+        point = TolerancePoint(
+            "base", None, 0.1, 0.1, **numbers, free_share=1, free_error=0, solver="", layers=(layer,)
+        )
+        table = ToleranceTable((point,), {}, 1)
+        columns, (row,) = tolerance_rows(table, verbose=False)
+        told = dict(zip(columns, row, strict=True))
+        return [told[name].split("\n")[0] for name in ("1-cos", "bias")], readings(table, verbose=False)
+
+    cells, lines = shown([0.7, 0.9], 0.0)
+    assert cells == ["2.0e-01", "0"]
+    assert [line[:13] for line in lines] == ["Means of fewe", "bias 0: the s"]
+    cells, lines = shown([0.79, 0.8, 0.81], 0.1)
+    assert cells == ["2.0e-01±2e-02", "1.0e-01"]
+    assert [line[0] for line in lines] == ["±"]
+    for cosines, end in (([0.7, 0.9, 0.8], "2.0e-01≤4.5e-01"), ([1.0, -1.0, 0.4], "8.7e-01≤2.0e+00")):
+        assert shown(cosines, 0.1)[0][0] == end
+        assert float(end.split("≤")[1]) == pytest.approx(min(1 - interval(np.array(cosines))[0], 2), rel=0.02)
+    cells, lines = shown([-1.0, -0.95, -0.9], 0.1)
+    assert cells[0] == "2.0e+00≥1.8e+00"
+    assert [line[0] for line in lines] == ["≥"]
+    # One instance alone has neither an interval nor a variance that could explain its bias.
+    assert shown([0.8], 0.0) == (["2.0e-01", "0.0e+00"], [])
 
 
 def test_gradients_that_vanish_are_named_and_in_no_number() -> None:
