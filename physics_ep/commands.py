@@ -505,7 +505,8 @@ def _tell_seeds(report: Report, result: Any) -> None:
         report.say(f"test: {result.misses()}, root mean square, means over {len(result.seeds)} seeds")
         for name in list(result.trainings[0]["test_rms"])[:SHOWN]:
             found = mean_interval([each["test_rms"][name] for each in result.trainings])
-            report.say(f"{name} off by {found.mean:.4g}, 95 % interval {found.ends[0]:.4g} to {found.ends[1]:.4g}")
+            low, high = found.ends or (math.nan, math.nan)
+            report.say(f"{name} off by {found.mean:.4g}, 95 % interval {low:.4g} to {high:.4g}")
         return
     names, form = ["test_error", "train_error"], ".2%"
     shown = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -262,7 +262,9 @@ class Evaluation:
         """The evaluation of the examples of all processes together; every process must call this."""
         counts = (self.examples, self.wrong, self.missed, self.unconverged, self.measured, self.cost)
         own = self.misses
-        of_targets = [] if own is None else own.squares  # a process without examples does not know how many
+        of_targets: Sequence[float] | np.ndarray = (
+            [] if own is None else own.squares
+        )  # a process without examples does not know how many
         *whole, cost, n, those = summed(
             [*(float(n) for n in counts), len(of_targets), float(own is not None)], device
         )
