@@ -4,8 +4,10 @@ says, or a class is taken for a number."""
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, local
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from physics_ep.config import parse_config
 from physics_ep.data.datasets import Dataset, load_dataset
 from physics_ep.errors import InputError
 from physics_ep.misses import Misses, told_misses
+from physics_ep.runs import metrics
+from physics_ep.runs.metrics import Evaluation
 from physics_ep.runs.preparation import bring_examples, examples_of, subject_of
 from physics_ep.runs.resuming import EXAMPLES
 from physics_ep.storage.run_file import write_run
@@ -427,3 +431,41 @@ def test_a_run_goes_on_with_the_examples_it_was_trained_on(tmp_path: Path, sourc
         train(config, resume=tmp_path / "run.h5", overrides=more, **options)
     options = given(slice(None))
     assert len(train(config, resume=tmp_path / "run.h5", overrides=more, **options).metrics["loss"]) == 2
+
+
+def test_misses_of_several_processes_are_those_of_all_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three processes, one without examples; targets far from zero. Breaks if means of parts stand for that of all,
+    or processes wait for each other in unlike sums."""
+    draw = np.random.default_rng(3)
+    targets = 1e6 + draw.normal(size=(30, 2))
+    outputs = targets + 0.3 * draw.normal(size=(30, 2))
+    parts = [slice(0, 7), slice(7, 30)]
+    owns = [
+        Evaluation(7 + 16 * k, 0, 0, 0, 7 + 16 * k, 1.0, Misses.of(outputs[p], targets[p]))
+        for k, p in enumerate(parts)
+    ]
+    owns.append(Evaluation(0, 0, 0, 0))
+    meeting, shared = Barrier(3), [[0.0]] * 3
+
+    def summed_of(k: int, values: list[float]) -> list[float]:
+        shared[k] = list(values)
+        meeting.wait(20)
+        assert len({len(each) for each in shared}) == 1
+        found = [sum(each) for each in zip(*shared, strict=True)]
+        meeting.wait(20)
+        return found
+
+    here = local()
+    monkeypatch.setattr(metrics, "summed", lambda values, device: summed_of(here.k, values))
+
+    def one(k: int) -> Evaluation:
+        here.k = k
+        return owns[k].of_all_ranks(torch.device("cpu"))
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(one, range(3)))
+    off, r2 = misses(outputs, targets)
+    for each in found:
+        assert each.misses is not None
+        np.testing.assert_allclose(each.misses.rms, off, rtol=1e-12)
+        np.testing.assert_allclose(each.misses.r2, r2, rtol=1e-9)
