@@ -222,7 +222,7 @@ def draw_layer_cosines(data: LayerCosines) -> Figure:
         ticks=[k + 1 for k in shown],
         label="Layer (from the input)",
         aspect=15 * rows,
-        pad=0.01,
+        pad=0.03 if narrow else 0.01,
     )
     style.shared_legend(handles=_legend(data))
     return figure
