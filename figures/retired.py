@@ -15,6 +15,8 @@ from .subjects import Subject, trained
 ONE_COLUMN, TWO_COLUMNS = 89.0, 183.0
 """Widths of figures before they were 85 and 178 mm, mm."""
 PNG_DPI = 200
+ADAPTATION: dict[str, Any] = {"ls": "-", "marker": "o", "ms": 1.8}
+"""Line of a curve of `tolerance_layers` as it was drawn."""
 
 NAMES = {name: told.axis for name, told in FIELDS.items() if told.errs}
 SHORT = {name: told.short or name.replace("_", " ") for name, told in FIELDS.items() if told.errs}

@@ -19,6 +19,11 @@ from .oscillators.graph import OscillatorGraph
 from .oscillators.network import OscillatorNetwork
 
 
+def largest(block: torch.Tensor) -> torch.Tensor:
+    """Largest |entry| of each row of a block (B, ...): (B,)."""
+    return block.flatten(1).abs().amax(1)
+
+
 def circuit_from_edges(cls: type[Circuit], *arguments: Any, **options: Any) -> Any:
     """The old name of `Circuit.from_edges`."""
     return cls.from_edges(*arguments, **options)
