@@ -14,7 +14,7 @@ from physics_ep.entries import load
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.registry import figures
 
-from .requests import Drawn, Entry, Request
+from .requests import Drawn, Entry, Request, names_folder
 
 
 def register_figure(entry: Entry) -> None:
@@ -71,7 +71,7 @@ def require_subject(run: Path, weights: Path | None = None) -> None:
     if run.suffix.lower() in (".json", ".csv", ".tex"):
         must = "be the .h5 that --out of tolerance, train or simulate writes, not a file of its numbers"
         raise argument_error("--from", must, str(run))
-    if run.is_dir():
+    if names_folder(run):
         if weights is not None:
             raise argument_error("weights", "be left out with a folder, which has none", str(weights))
         return
@@ -95,8 +95,8 @@ def suited(run: Path | None) -> list[Entry]:
     """All figures; from a run file, those that draw systems of its kind; from a folder, those that draw folders."""
     if run is None:
         return entries()
-    known = [entry for entry in entries() if entry.folder == run.is_dir()]
-    if run.is_dir():
+    known = [entry for entry in entries() if entry.folder == names_folder(run)]
+    if names_folder(run):
         return known
     from physics_ep.config import RUN_FILES, load_subject, parse_config
     from physics_ep.storage.opening import open_run

@@ -22,6 +22,16 @@ BATCH = 64
 """Examples in the batches whose gradients are compared."""
 
 
+def names_folder(run: Path) -> bool:
+    """Whether --from names a folder, and no network whose name a folder happens to bear."""
+    if not run.is_dir():
+        return False
+    from physics_ep.registry import bundled, systems
+    from physics_ep.zoo.networks import zoo
+
+    return str(run) not in {*systems(), *bundled(), *zoo()}
+
+
 @dataclass(frozen=True)
 class Request:
     """What a figure is to be made of.
@@ -112,7 +122,7 @@ class Entry:
             if getattr(request, name) is not None and name not in self.options:
                 must = f"be left out for {self.name}, which does not go by it"
                 raise argument_error(name, must, repr(getattr(request, name)))
-        if request.run is not None and request.run.is_dir() != self.folder:
+        if request.run is not None and names_folder(request.run) != self.folder:
             must = "be a folder" if self.folder else "be a run file or a system, not a folder"
             raise argument_error(as_asked("--from", "run"), f"{must} for {self.name}", str(request.run))
 

@@ -22,7 +22,7 @@ from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import as_asked
 from validation.sweeps.plan import BASE, IDEAL
 from validation.sweeps.store import KIND
-from validation.sweeps.table import TolerancePoint, ToleranceTable
+from validation.sweeps.table import LEAST, TolerancePoint, ToleranceTable
 from validation.sweeps.tolerances import open_tolerance, tolerance
 from validation.theory.noise import best_beta
 
@@ -68,9 +68,9 @@ class TolerancePanel:
         N; numbers, or words and None.
     cosine : dict
         Each target of `LayerCosines.targets` to ndarray (N, L, 3): 1 - mean cosine, and the ends of a 95 %
-        interval (NaN from one repeat); NaN where no repeat found an equilibrium, or the exact gradient vanishes.
-        The interval is that of the logarithm: the
-        cosine's half width over 1 - cosine, to both sides, cut at 2, which 1 - cosine cannot exceed.
+        interval (NaN from one repeat or two); NaN where no repeat found an equilibrium, or the exact gradient
+        vanishes. The interval is that of the logarithm: the cosine's half width over 1 - cosine, to both
+        sides, cut at 2, which 1 - cosine cannot exceed.
     lost : ndarray (N,)
         Fraction of repeats without equilibrium.
     """
@@ -179,7 +179,8 @@ def _distances(point: TolerancePoint, kept: Sequence[int], target: str) -> list[
         agreement = getattr(point.layers[k], target)
         distance = 1 - agreement.cosine
         # To first order; an interval of the cosine itself would often hold 1, which has no place on the axis.
-        factor = math.exp(agreement.cosine_half_width / distance) if distance > 0 else math.nan
+        told = distance > 0 and agreement.count >= LEAST
+        factor = math.exp(agreement.cosine_half_width / distance) if told else math.nan
         found.append((distance, distance / factor, min(distance * factor, LARGEST)))
     return found
 

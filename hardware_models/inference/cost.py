@@ -258,7 +258,10 @@ def _power(system: PhysicalSystem, state: State, x: torch.Tensor) -> tuple[torch
     if isinstance(system, ResistiveNetwork):
         return system.cell_power(state, x), "all cells, V^2 G"
     if isinstance(system, PartsCircuit):
-        kinds = power_at_rest(system.parts, system.sources(x).numpy())
+        try:
+            kinds = power_at_rest(system.parts, system.sources(x).numpy())
+        except InputError as error:
+            raise _UnknownError(f"because modified nodal analysis finds no power: {error}") from None
         heat = {kind: watts for kind, watts in kinds.items() if kind in HEAT}
         total = sum(heat.values(), np.zeros(len(x)))
         told = ", ".join(f"{kind} {watts.mean():.2g} W" for kind, watts in heat.items())

@@ -32,6 +32,9 @@ _TOGETHER = 2_000_000
 """Entries of dense matrices that are solved at once."""
 
 
+ROUNDED = 1e-9
+"""Part of an eigenvalue's size that rounding may make its real part: without losses they are imaginary."""
+
 _LAST = 2.0**-200
 """Weight of rows that only tell what an ideal source carries: elimination takes them up last, however large they
 are, so that a diode across the source does not round away the voltages of all others."""
@@ -165,7 +168,7 @@ def _warn_of_instability(equations: NodalEquations, still: Array) -> None:
     slopes[:, equations.flat], storage[equations.flat] = still.real, equations.storage()
     for each in slopes.reshape(-1, n, n):
         found = rightmost(-each, storage.reshape(n, n))
-        if found.real > 0:
+        if found.real > ROUNDED * abs(found):
             warnings.warn(
                 f"The circuit leaves its operating point by itself (eigenvalue {found.real:.3g} "
                 f"{found.imag:+.3g}i per s): what small signals do there is no answer that it settles to.",
@@ -179,9 +182,9 @@ def _right_side(equations: NodalEquations, amplitudes: Mapping[str, complex] | N
     """What the sources impose on the scaled equations, (n,) complex."""
     volts, amperes = (equations.parts.group(kind) for kind in ("voltage_source", "current_source"))
     known = {**volts.ac, **amperes.ac}
-    if amplitudes is None and not any(known.values()):
-        must = "be given where no source has an amplitude of its own (AC in netlists)"
-        raise argument_error("amplitudes", must, None)
+    if not amplitudes and (amplitudes is not None or not any(known.values())):
+        must = "name a source, where none has an amplitude of its own (AC in netlists)"
+        raise argument_error("amplitudes", must, amplitudes)
     if amplitudes is not None:
         for name in amplitudes:
             if name not in (*volts.names, *amperes.names):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from figures.catalogue import suited
 from figures.history import bench_history, draw_bench_history
+from figures.requests import names_folder
 from tests.support import looks
 from tests.support.looks import command
 from validation.benchmarks.history import Release
@@ -53,6 +57,16 @@ def test_command_draws_the_projects_own_history_or_a_folder(tmp_path, capsys) ->
         assert command("figure", name, "--from", str(path), "--out", str(tmp_path / "none")) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_hides_no_system_of_its_name(tmp_path, monkeypatch) -> None:
+    """`mkdir hopfield` would take all figures from `--from hopfield`."""
+    monkeypatch.chdir(tmp_path)
+    before = suited(Path("hopfield"))
+    (tmp_path / "hopfield").mkdir()
+    assert names_folder(tmp_path)
+    assert not names_folder(Path("hopfield"))
+    assert [entry.name for entry in suited(Path("hopfield"))] == [entry.name for entry in before]
 
 
 test_axes_are_labelled = looks.every_axis_is_labelled_with_its_unit

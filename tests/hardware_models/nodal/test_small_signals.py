@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +177,14 @@ def test_answers_that_a_circuit_does_not_give_are_told() -> None:
     latch.append(Part("G1", "vccs", ("0", "b", "b", "0"), (2e-3,)))
     with pytest.warns(UnstableWarning, match=r"eigenvalue 1e\+06"):
         at(latch, "b")
+    ladder = [source()]  # no losses: imaginary eigenvalues, whose real parts are rounding
+    for n, (near, far) in enumerate((("in", "a"), ("a", "b"), ("b", "c")), 1):
+        ladder.append(Part(f"L{n}", "inductor", (near, far), (1e-6,)))
+        ladder.append(Part(f"C{n}", "capacitor", (far, "0"), (1e-9 * n,)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        at(ladder, "c")
     silent = Parts.collect([source(1.0, 0.0), Part("R1", "resistor", ("in", "0"), (1e-3,))])
-    for amplitudes, must in ((None, "be given where no source"), ({"V1": float("nan")}, "be finite")):
+    for amplitudes, must in ((None, "name a source"), ({}, "name a source"), ({"V1": float("nan")}, "be finite")):
         with pytest.raises(InputError, match=f"Argument amplitudes must {must}"):
             frequency_response(silent, torch.tensor([1.0]), amplitudes=amplitudes)
