@@ -321,6 +321,9 @@ def test_comparison_of_speed() -> None:
     assert {"physics-ep", "ngspice"} <= rows.keys()
     assert rows["physics-ep"]["residual A"] <= 1e-12
     for name in rows.keys() - {"physics-ep"}:
+        if rows[name]["solve s"] is None:  # a simulator that is not installed
+            assert name.startswith("VACASK: not installed")
+            continue
         assert rows[name]["difference V"] < 1e-8
         ratio = rows[name]["solve s"] / rows["physics-ep"]["solve s"]
         assert rows[name]["ratio"] == pytest.approx(ratio)
