@@ -183,7 +183,8 @@ def train(
     if verbose:
         metrics = result.metrics
         judges = "test" if result.kept_epoch is None else "validation"
-        names = [f"{judges}_r2"] if result.measured else ["train_error", f"{judges}_error", f"{judges}_top5_error"]
+        measured = f"{judges}_r2" if f"{judges}_r2" in metrics else f"{judges}_loss"
+        names = [measured] if result.measured else ["train_error", f"{judges}_error", f"{judges}_top5_error"]
         report.table(
             "Epochs",
             [

@@ -54,7 +54,8 @@ class Misses:
     @property
     def r2(self) -> np.ndarray:
         """R2 of each target (n,); NaN where the targets are all equal."""
-        safe = np.where(self.spreads > 0, self.spreads, math.nan)
+        rounding = self.count * (8 * np.finfo(np.float64).eps * np.abs(self.means)) ** 2
+        safe = np.where(self.spreads > rounding, self.spreads, math.nan)
         return 1 - self.squares / safe
 
 

@@ -69,8 +69,10 @@ def limited(labels: np.ndarray, count: int | None, seed: int) -> np.ndarray:
     every = np.arange(len(labels))
     if count is None or count >= len(labels):
         return every
-    by_class = labels.ndim == 1 and labels.dtype.kind in "iu" and (labels[1:] >= labels[:-1]).all()
-    if not by_class or labels[0] == labels[-1]:
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        return every[:count]
+    classes, changes = len(np.unique(labels)), np.count_nonzero(np.diff(labels))
+    if classes == 1 or changes != classes - 1:
         return every[:count]
     return drawn(labels, count, np.random.default_rng([seed, LIMITED]))[1]
 

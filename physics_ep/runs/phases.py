@@ -70,7 +70,7 @@ class Phases:
                     "last_residual": phase.residual[-1].tolist(),
                     "duration": float(phase.time[-1]),
                     "tolerance": None if math.isnan(phase.tolerance) else phase.tolerance,
-                    "at_rest": phase.at_rest.tolist(),
+                    "at_rest": None if math.isnan(phase.tolerance) else phase.at_rest.tolist(),
                 }
                 for name, phase in (("free", self.free), ("nudged", self.nudged))
             },

@@ -457,11 +457,7 @@ class _Trainer:
             0,
             epoch=f"{epoch + 1}/{training.epochs}",
             loss=row["loss"],
-            **(
-                {f"{judges} R2": f"{min(row[f'{judges}_r2']):.3g}"}
-                if math.isnan(row["train_error"])
-                else {"train": f"{row['train_error']:.2%}", judges: f"{row[f'{judges}_error']:.2%}"}
-            ),
+            **_told(row, judges),
         )
 
     def _test(self) -> None:
@@ -684,3 +680,12 @@ class _Trainer:
         best = int(self.best["epochs"])
         rewind = as_asked("--rewind", "rewind=True")
         return f"{told}, and with {rewind} from the best epoch, {best}" if 0 < best < epochs else told
+
+
+def _told(row: Mapping[str, Any], judges: str) -> dict[str, str]:
+    """What the line of progress says of an epoch beside its loss; a cost of one's own may tell no R2."""
+    if not math.isnan(row["train_error"]):
+        return {"train": f"{row['train_error']:.2%}", judges: f"{row[f'{judges}_error']:.2%}"}
+    if f"{judges}_r2" in row:
+        return {f"{judges} R2": f"{min(row[f'{judges}_r2']):.3g}"}
+    return {f"{judges} loss": f"{row[f'{judges}_loss']:.3g}"}

@@ -289,7 +289,7 @@ class ToleranceTable(Tabular):
     def conditions(self) -> str:
         """How EP was done, with how many instances and examples, and why values are missing."""
         own = self.config.get("tolerance", {})
-        strengths = sorted({f"{point.strength:.3g}" for point in self.points if point.strength > 0})
+        strengths = [f"{s:.3g}" for s in sorted({point.strength for point in self.points if point.strength > 0})]
         solvers = list(dict.fromkeys(point.solver for point in self.points if point.solver))
         instances = max((point.repeats for point in self.points), default=0)
         method = own.get("method", "auto")

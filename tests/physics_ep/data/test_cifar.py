@@ -147,8 +147,9 @@ def test_some_images_of_folders_are_of_all_classes(tmp_path, cache) -> None:
 def test_the_first_examples_are_taken_where_order_means_nothing(labels: list[float], rows: list[int]) -> None:
     """Shuffled sets keep their first examples, as they always were; sorted classes give each its share."""
     assert limited(np.array(labels), 3, 0).tolist() == rows
-    by_class = limited(np.array([0, 0, 1, 1, 2, 2]), 3, 0)
-    assert np.array([0, 0, 1, 1, 2, 2])[by_class].tolist() == [0, 1, 2]
+    for blocks in ([0, 0, 1, 1, 2, 2], [2, 2, 0, 0, 1, 1]):
+        by_class = limited(np.array(blocks), 3, 0)
+        assert np.array(blocks)[by_class].tolist() == blocks[::2]
 
 
 def test_cache_follows_the_files(tmp_path, cache) -> None:

@@ -131,6 +131,8 @@ def test_misses_of_many_and_of_equal_targets_are_told() -> None:
     assert told_misses(["a", "b"], one.rms, one.r2) == "a off by 0.7071 (R2 0.7778), b off by 0.5 (R2 unknown)"
     none = Misses.of(np.zeros((0, 2)), np.zeros((0, 2)))
     assert np.isnan([*none.rms, *none.r2]).all()
+    rounded = np.full((3, 1), 0.1)  # whose mean is not 0.1
+    assert np.isnan(Misses.of(rounded + 1, rounded).r2).all()
     many = told_misses(list("abcde"), np.ones(5), np.linspace(0.9, 0.5, 5))
     assert many.endswith("c off by 1 (R2 0.7), 2 more, R2 0.5 or more")
 
