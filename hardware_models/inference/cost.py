@@ -133,20 +133,20 @@ def inference_cost(
     if y is None:
         words["error"] = "because the examples have no targets"
     else:
-        told: dict[str, Any] = getattr(system, "measured_targets", {})
-        cost = SquaredError(told.get("target", 1.0)) if cost is None else cost
+        measured: dict[str, Any] = getattr(system, "measured_targets", {})
+        cost = SquaredError(measured.get("target", 1.0)) if cost is None else cost
         found = evaluate(system, [(x, y.to(system.device))], cost=cost)
         values["error"] = found.error
         words["error"] = f"of {counted(len(x), 'test example')}, {found.unconverged} of them without equilibrium"
         if found.misses is not None:
             n = len(found.misses.squares)
-            names = told.get("names", [f"target {k + 1}" for k in range(n)])
-            scale = np.array(told["scale"]) if told else np.full(n, 1 / getattr(cost, "target", 1.0))
+            names = measured.get("names", [f"target {k + 1}" for k in range(n)])
+            scale = np.array(measured["scale"]) if measured else np.full(n, 1 / getattr(cost, "target", 1.0))
             values["rms"] = dict(zip(names, map(float, scale * found.misses.rms), strict=True))
             values["r2"] = dict(zip(names, map(float, found.misses.r2), strict=True))
-            unit = "the file's unit" if told else "the unit of the targets as given"
+            whose = "the file's unit" if measured else "the unit of the targets as given"
             left = f"; {found.unconverged} without equilibrium are left out" if found.unconverged else ""
-            words["error"] = f"root mean square of {counted(len(x), 'test example')}, in {unit}{left}"
+            words["error"] = f"root mean square of {counted(len(x), 'test example')}, in {whose}{left}"
     few = x[:FOLLOWED]
     try:
         unit, from_where = _seconds(system)
