@@ -203,18 +203,22 @@ def test_layers_are_those_of_the_table(drawn, sweep):
 
 def test_a_figure_tells_what_a_plug_in_says_of_its_imperfection(tmp_path, monkeypatch):
     """A sweep's file is drawn with the bare name of a field ("value") where its substrate, from a package that
-    nothing has imported yet, declares a label and a unit. Or the band of two instances reaches beyond 2."""
+    nothing has imported yet, declares a label and a unit. Or two instances have a band, or one is beyond 2."""
     (tmp_path / "saggers.py").write_text(PLUG_IN, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(SUBSTRATES, "sagging", "saggers:Sagging")
-    steady, wide = (Agreement(np.array(c), np.zeros(2), 0.0, 0.0) for c in ([1 - 1e-6, 1 - 2e-6], [0.99, -0.5]))
+    cosines = ([1 - 1e-6, 1 - 2e-6, 1 - 1.5e-6], [0.99, -0.5, 0.3], [0.99, -0.5])
+    steady, wide, two = (Agreement(np.array(c), np.zeros(len(c)), 0.0, 0.0) for c in cosines)
 
     def point(field, value, found):
         layers = (LayerTolerance("0.weight", found, found, found),)
-        return TolerancePoint(field, value, 0.1, 0.1, 2, 0, 0.0, 1, 1.0, 1.0, 0.0, "sweep", layers)
+        return TolerancePoint(field, value, 0.1, 0.1, 3, 0, 0.0, 1, 1.0, 1.0, 0.0, "sweep", layers)
 
     points = [point("ideal", None, steady), point("supply_sag", 0.1, steady), point("supply_sag", 0.2, wide)]
-    data = layer_cosines(ToleranceTable(tuple(points), {"tolerance": {"substrate": "sagging"}}, 3))
+    sagging = {"tolerance": {"substrate": "sagging"}}
+    alone = layer_cosines(ToleranceTable((points[0], point("supply_sag", 0.2, two)), sagging, 2))
+    assert np.isnan(alone.panels[0].cosine["transfer"][-1, 0, 1:]).all()
+    data = layer_cosines(ToleranceTable(tuple(points), sagging, 3))
     middle, near, far = np.moveaxis(data.panels[0].cosine["transfer"][:, 0], -1, 0)
     assert middle[1] == 1 - wide.cosine
     assert far[1] == 2.0
