@@ -282,6 +282,8 @@ class LayeredPhase(Phase):
     """Outputs at the origin, under the nudge."""
     strength: torch.Tensor | float | complex
     """The nudge's beta, shaped to multiply them."""
+    _answer: tuple[torch.Tensor, torch.Tensor | None] | None = None
+    """What the outputs do under the nudge alone, and by what part of a change of drive they move further."""
 
     def __init__(self, system: LayeredSystem, inputs: Inputs, origin: State | None, balanced: bool) -> None:
         super().__init__(system, inputs, origin, balanced)
@@ -363,7 +365,7 @@ class LayeredPhase(Phase):
                 f"squared_error is, but was {self.system.output_activation!r}."
             )
         twin = cast(LayeredPhase, super().nudged(nudge))
-        twin.routes = list(self.routes)
+        twin.routes, twin._answer = list(self.routes), None
         if twin.nudge is not None and self.origin is not None:
             twin.pulled = self.origin[-1]
             twin.strength = twin.nudge.column(twin.pulled)
@@ -400,13 +402,37 @@ class LayeredPhase(Phase):
         return drive if above is None else self.layers[k + 1].transpose(above, self.routes[k + 1], drive)
 
     def _nudged_output(self, change: torch.Tensor | None) -> torch.Tensor:
-        assert self.nudge is not None
         assert self.origin is not None
-        rhs = self.excess if change is None else change + self.excess
-        out = self.pulled
-        moved = self.nudge.cost.displaced_unit(out, self.nudge.y, self.strength, rhs)
+        moved, out = self._answered(change), self.origin[-1]
         lo, hi = self.system.bounds[-1]
-        return moved if math.isinf(lo) else torch.clamp(moved, lo - out, hi - out)
+        return moved if math.isinf(lo) else torch.clamp(moved, lo - self._spread(out), hi - self._spread(out))
+
+    def _answered(self, change: torch.Tensor | None) -> torch.Tensor:
+        """Displacement of the outputs under the nudge without their bounds, their drive changed by `change`.
+
+        It is a line in `change` where the nudge's force is one in the outputs: a state that no sweep changes, and a
+        factor.
+        """
+        assert self.nudge is not None
+        if self._answer is None:
+            linear = None if self.nudge.cost.holds else self.nudge.linear(self.dtype)
+            factor = None if linear is None else (self._output_load() + linear[0]).reciprocal()
+            self._answer = self._displaced_output(self.excess), factor
+        alone, factor = self._answer
+        if change is None:
+            return alone
+        if factor is None:
+            return self._displaced_output(change + self.excess)
+        return torch.addcmul(alone, change, factor)
+
+    def _output_load(self) -> torch.Tensor | float:
+        """What the outputs' own law needs of drive for a unit of state."""
+        return 1.0
+
+    def _displaced_output(self, rhs: torch.Tensor) -> torch.Tensor:
+        """Displacement of the outputs under the nudge by the cost's own law, `rhs` the drive that they exceed."""
+        assert self.nudge is not None
+        return self.nudge.cost.displaced_unit(self.pulled, self.nudge.y, self.strength, rhs)
 
     def interface(self, z: State) -> State:
         if not self.held:

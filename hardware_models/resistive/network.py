@@ -221,8 +221,12 @@ class ResistiveNetwork(LayeredSystem):
             with torch.no_grad():
                 self.couplings[-1].bias = nn.Parameter(rest * self.loads()[-1])
         for k, n in enumerate(sizes[1:-1], 1):
-            sign = torch.where(torch.arange(n) < (n + 1) // 2, 1.0, -1.0)
-            self.register_buffer(f"signs_{k}", sign.to(torch.get_default_dtype()), persistent=False)
+            sign = torch.where(torch.arange(n) < (n + 1) // 2, 1.0, -1.0).to(torch.get_default_dtype())
+            infinity = torch.full_like(sign, math.inf)
+            zero = torch.zeros_like(sign)
+            self.register_buffer(f"signs_{k}", sign, persistent=False)
+            self.register_buffer(f"low_{k}", torch.where(sign > 0, zero, -infinity), persistent=False)
+            self.register_buffer(f"high_{k}", torch.where(sign > 0, infinity, zero), persistent=False)
         # c_k: amplifiers downstream of each layer.
         self.stages = tuple(math.prod(a * a for a in self.gains[k + 1 :]) for k in range(len(pairs)))
         self.smooth = diode != "ideal"
@@ -258,7 +262,7 @@ class ResistiveNetwork(LayeredSystem):
     @property
     def couplings(self) -> list[Conductances]:
         """The network's `layers`, with their type for checkers."""
-        return cast(list[Conductances], list(self.layers))
+        return cast(list[Conductances], [*self.layers._modules.values()])
 
     def cell_voltages(self, state: State, x: torch.Tensor) -> list[torch.Tensor]:
         """Voltage across each cell, a v_{k-1} - v_k, a tensor (B, n_k, nodes below) a layer, volts."""
@@ -282,11 +286,10 @@ class ResistiveNetwork(LayeredSystem):
                 below = v
         return total
 
-    def loads(self, first: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
-        """Total conductance G of each node, a tensor (n_k,) a layer, siemens; `first`: what the input's sum to."""
+    def loads(self) -> tuple[torch.Tensor, ...]:
+        """Total conductance G of each node, a tensor (n_k,) a layer, siemens."""
         layers = self.couplings
-        totals = [layers[0].conductance.sum(1) if first is None else first]
-        totals += [layer.conductance.sum(1) for layer in layers[1:]]
+        totals = [layer.conductance.sum(1) for layer in layers]
         for k in range(1, len(layers)):
             totals[k - 1] = totals[k - 1] + layers[k].conductance.sum(0)
         return tuple(totals)
@@ -315,13 +318,15 @@ class ResistiveNetwork(LayeredSystem):
         return torch.cat([x, -x], 1)
 
     def _driven(self, x: torch.Tensor) -> torch.Tensor:
-        """`doubled` with a row of ones below, (B + 1, 2 features), in one piece of memory."""
-        batch, n = x.shape
-        rows = x.new_empty(batch + 1, 2 * n)
-        rows[:batch, :n].copy_(x)
-        rows[:batch, n:].copy_(x).neg_()
-        rows[batch].fill_(1)
-        return rows
+        """What the input sends into the first layer at 0 V, (B, n_1), amperes.
+
+        The two halves of its amplifiers stand at opposite voltages, x and -x: one product of x with the differences
+        of their conductances, half the multiplications of a product with (x, -x).
+        """
+        first = self.couplings[0]
+        plus, minus = first.conductance.chunk(2, 1)
+        current = x @ (plus - minus).t()
+        return current if first.gain == 1 else first.gain * current
 
     # -- the contract -----------------------------------------------------------------------------------------
 
@@ -361,10 +366,7 @@ class ResistiveNetwork(LayeredSystem):
 
     def limits(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Least and greatest voltage that ideal diodes leave to the nodes of hidden layer k, (n_k,) volts."""
-        sign = self.signs(k)
-        infinity = torch.full_like(sign, math.inf)
-        zero = torch.zeros_like(sign)
-        return torch.where(sign > 0, zero, -infinity), torch.where(sign > 0, infinity, zero)
+        return cast(torch.Tensor, getattr(self, f"low_{k}")), cast(torch.Tensor, getattr(self, f"high_{k}"))
 
     def free_variables(self, state: State, x: torch.Tensor) -> State | None:
         prepared: PreparedNodes = self.prepare(x).cache
@@ -378,10 +380,8 @@ class ResistiveNetwork(LayeredSystem):
     def prepare(self, x: torch.Tensor) -> Inputs:
         self.check_input(x)
         first = self.couplings[0]
-        # A row of ones brings the sums of the conductances in the same pass over them.
-        sums = self._driven(x) @ first.conductance.t()
-        current = first.gain * sums[:-1]
-        loads = self.loads(sums[-1])
+        current = self._driven(x)
+        loads = self.loads()
         if not likely(~(torch.cat(loads) < 0).any()):
             k, load = next((k, load) for k, load in enumerate(loads, 1) if bool((load < 0).any()))
             raise InputError(
@@ -417,23 +417,32 @@ class ResistiveNetwork(LayeredSystem):
         c (e - a e') (m - a m'), summed over the batch: matrix products, and sums over the nodes' own e m.
         """
         grads = {}
-        e_below: torch.Tensor | None = None
+        e_below = m_below = torch.empty(0)
         column = weight[:, None]
         with torch.no_grad():
-            driven = self._driven(x)
-            m_below = driven[:-1]
             for k, (layer, c) in enumerate(zip(self.couplings, self.stages, strict=True)):
-                moved = plus[k] if minus is None else plus[k] - minus[k]
-                m = torch.add(free[k], plus[k] if minus is None else plus[k] + minus[k], alpha=0.5)
+                if minus is None:
+                    moved, m = plus[k], torch.add(free[k], plus[k], alpha=0.5)
+                else:
+                    moved, m = plus[k] - minus[k], plus[k] + minus[k]
+                    torch.add(free[k], m, alpha=0.5, out=m)
                 e = column * moved
                 a = layer.gain
-                # c [e m 1 - a e m' - a m e' + a^2 1 e' m'] as one product of stacked rows.
-                left, right = [-a * c * e, c * (e * m).sum(0, keepdim=True)], driven
-                if e_below is not None:
-                    left += [-a * c * m, ones_like_row(m)]
-                    own = a * a * c * (e_below * m_below).sum(0, keepdim=True)
-                    right = torch.cat([m_below, ones_like_row(m_below), e_below, own])
-                grads[f"layers.{k}.conductance"] = torch.cat(left).t() @ right
+                own = c * (e * m).sum(0)
+                if k == 0:
+                    # The input does not move, and the two halves of its amplifiers stand at x and -x.
+                    across = torch.empty_like(layer.conductance)
+                    plus_half, minus_half = across.chunk(2, 1)
+                    torch.mm((-a * c * e).t(), x, out=plus_half)
+                    torch.sub(own[:, None], plus_half, out=minus_half)
+                    plus_half += own[:, None]
+                else:
+                    # c [e m 1 - a e m' - a m e' + a^2 1 e' m'] as one product of stacked rows.
+                    one = ones_like_row(m)
+                    left = [-a * c * e, own[None], -a * c * m, one]
+                    below = a * a * c * (e_below * m_below).sum(0, keepdim=True)
+                    across = torch.cat(left).t() @ torch.cat([m_below, ones_like_row(m_below), e_below, below])
+                grads[f"layers.{k}.conductance"] = across
                 if layer.bias is not None:
                     grads[f"layers.{k}.bias"] = -c * e.sum(0)
                 e_below, m_below = e, m

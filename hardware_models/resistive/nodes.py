@@ -29,8 +29,27 @@ def plain(load: torch.Tensor) -> UnitFunctions:
     load : Tensor (n,)
         Total conductance G, siemens.
     """
-    infinity = torch.full_like(load, float("inf"))
-    return _clipped(load, -infinity, infinity, bounded=False)
+    resistance = _resistance(load)
+
+    def potential(v: X) -> X:
+        return 0.5 * load * v * v
+
+    def inverse(v: X) -> X:
+        return load * v
+
+    def response(current: X) -> X:
+        return current * resistance
+
+    def slope(current: X) -> X:
+        return resistance.expand_as(current)
+
+    def curvature(v: X) -> X:
+        return load.expand_as(v)
+
+    def anchor(current: X) -> tuple[Any, ...]:
+        return ()
+
+    return UnitFunctions(potential, inverse, response, slope, curvature, anchor, response)
 
 
 def ideal(load: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> UnitFunctions:
@@ -43,10 +62,6 @@ def ideal(load: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> UnitFunc
     low, high : Tensor (n,)
         Volts: 0 and infinity, or -infinity and 0.
     """
-    return _clipped(load, low, high, bounded=True)
-
-
-def _clipped(load: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bounded: bool) -> UnitFunctions:
     resistance = _resistance(load)
 
     def potential(v: X) -> X:
@@ -56,8 +71,7 @@ def _clipped(load: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bounded:
         return load * v
 
     def response(current: X) -> X:
-        v = current * resistance
-        return v.clamp(low, high) if bounded else v
+        return (current * resistance).clamp(low, high)
 
     def slope(current: X) -> X:
         v = current * resistance
@@ -68,17 +82,14 @@ def _clipped(load: torch.Tensor, low: torch.Tensor, high: torch.Tensor, bounded:
 
     def anchor(current: X) -> tuple[Any, ...]:
         # As of the hard sigmoid: where the bounds lie from the voltage without a diode, and its overhang.
-        if not bounded:
-            return ()
         v = current * resistance
         return low - v, high - v, v.clamp(low, high) - v
 
-    def displaced(change: X, *anchored: X) -> X:
-        d = change * resistance
-        if not bounded:
-            return d
-        below, above, overhang = anchored
-        return d.clamp(below, above) - overhang
+    def displaced(change: X, below: X, above: X, overhang: X) -> X:
+        moved = change * resistance
+        if moved.requires_grad:
+            return moved.clamp(below, above) - overhang
+        return moved.clamp_(below, above).sub_(overhang)  # large: it is clipped where it lies
 
     return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
 
@@ -128,4 +139,4 @@ def shockley(load: torch.Tensor, sign: torch.Tensor, saturation: float, thermal:
 
 def _resistance(load: torch.Tensor) -> torch.Tensor:
     """1 / load, ohm; where all conductances are off no current flows, and any number keeps the node at 0 V."""
-    return 1 / torch.where(load > 0, load, torch.ones_like(load))
+    return load.masked_fill(load <= 0, 1).reciprocal()

@@ -71,15 +71,19 @@ class ResistivePhase(LayeredPhase):
                 raise argument_error("beta", must, float(shunt))
         return twin
 
-    def _nudged_output(self, change: torch.Tensor | None) -> torch.Tensor:
+    def _output_load(self) -> torch.Tensor | float:
+        return self.load
+
+    def _displaced_output(self, rhs: torch.Tensor) -> torch.Tensor:
         assert self.nudge is not None
-        rhs = self.excess if change is None else change + self.excess
         # A clamp is a share of the way to the target, a nudge a conductance beside the node's own.
         strength = self.strength if self.nudge.cost.holds else self.strength / self.load
         return self.nudge.cost.displaced_unit(self.pulled, self.nudge.y, strength, rhs / self.load)
 
     def _missing(self, k: int, gap: torch.Tensor, z: State) -> torch.Tensor:
-        return gap * self.units[k].curvature(self.state(z)[k] if self.prepared.diode == "shockley" else gap)
+        if self.prepared.diode == "shockley":
+            return gap * self.units[k].curvature(self.state(z)[k])
+        return gap * self.prepared.loads[k]
 
     def _gaps(self, z: State, force: State) -> State:
         state = self.state(z)

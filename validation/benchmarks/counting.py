@@ -36,7 +36,10 @@ class Products(TorchDispatchMode):
         formula = flop_registry.get(func.overloadpacket)
         if formula is not None:
             self.multiplications += formula(*args, **given, out_val=found) // 2  # a product is two operations
-            self._made.append((func, args, {n: v for n, v in given.items() if n != "out"}))
+            out = given.get("out")
+            if out is not None:  # as it lies in memory, but nobody's result
+                given["out"] = torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device=out.device)
+            self._made.append((func, args, given))
         return found
 
     def again(self) -> None:
