@@ -108,7 +108,7 @@ def exactly_finite_rows(blocks: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def largest(blocks: State) -> torch.Tensor:
     """Largest absolute entry of each example over all blocks, (B,)."""
-    # The norm takes one pass where the largest of the absolute values takes two; NaN and infinity come through both.
+    # The norm takes one pass, the largest of the absolute values two; NaN and infinity come through both.
     worst = [torch.linalg.vector_norm(b.flatten(1), math.inf, 1) for b in blocks if math.prod(b.shape[1:])]
     return worst[0] if len(worst) == 1 else torch.stack(worst).amax(0)
 

@@ -199,7 +199,7 @@ def test_inference_mode_changes_nothing() -> None:
     """States and gradients within torch.inference_mode() are those without, of systems with and without a closed
     force, for inputs, targets and starts made within."""
     x, y = batch()
-    # As copies lie in memory: BLAS adds in another order, and rounds otherwise, where rows do not follow each other.
+    # As copies lie in memory: BLAS adds in another order, and rounds otherwise, where rows are not contiguous.
     x = x.contiguous()
     for make in (Wells, lambda: HopfieldNetwork([5, 4, 3], "tanh").double()):
         plain, system = make(), make()

@@ -57,8 +57,8 @@ class Touching(TorchDispatchMode):
 def test_resistive_step_multiplies_by_half_of_the_conductances() -> None:
     """The input's amplifiers stand at x and -x, so that drive and contrast are one product each of x with the
     differences of the two halves, and not of (x, -x) with all conductances. Beside these: one clip to the devices'
-    range, one sum, one difference, and what writes the contrast's halves. At batch 32 each further pass over the 1.6
-    million conductances is a twentieth of the step or more; clocks do not always tell."""
+    range, one sum, one difference, and what writes the contrast's halves. At batch 32 each further pass over the
+    1.6 million conductances is a twentieth of the step or more; clocks do not always tell."""
     cost = SquaredError(resistive.TARGET)
     options = {"input_gain": resistive.GAIN, "scale": resistive.SCALE, "seed": 0}
     system = ResistiveNetwork(resistive.SIZES, **options)
