@@ -147,7 +147,7 @@ from hardware_models.laws import compiled
 one = np.ones(1)
 graph = kernels.build_graph(np.array([[0, 1]]), np.zeros(1), np.ones(1))
 drive = kernels.drives(np.ones((1, 2)), 3 * one, 0 * one, graph)[0, 0]
-print(kernels.__file__, drive, sum(kernels.drives.stats.cache_hits.values()), compiled.CACHE, sep="|")
+print(kernels.__file__, drive, sum(kernels.drives.__wrapped__.stats.cache_hits.values()), compiled.CACHE, sep="|")
 """
 
 
