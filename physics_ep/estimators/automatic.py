@@ -2,7 +2,9 @@
 
 The stability limit bounds the bias of a system that answers linearly to a quadratic cost. Units and devices that
 bend add a bias of their own, which the limit does not know; two estimates tell it by their difference (Richardson
-1911).
+1911). A kink near the free state, which one nudge crosses and the other does not, leaves the same error at all
+strengths beyond it, so that two estimates may agree and be wrong. What tells it is the even part of responses to
+opposite nudges: it falls with beta where the system is smooth, and does not where a kink is crossed.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import math
 import warnings
 import weakref
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -20,7 +23,7 @@ from ..equilibrium import Equilibrium
 from ..errors import argument_error
 from ..physical_system import Phase, PhysicalSystem
 from ..reads import read
-from .contrasts import Recipe, added, contrast, direct_gradient, relax_nudged
+from .contrasts import Recipe, added, contrast, direct_gradient, even_part, relax_nudged
 
 AUTO_FRACTION = 0.05
 """beta='auto' is at most this over lambda, the curvature limit."""
@@ -32,10 +35,37 @@ TOLD = 10
 """Times the promised bias from which on a warning tells that no lower beta brought it down."""
 WORTH = 0.9
 """Share of the bias to which a lower beta must bring it, or it is not taken."""
+CROSSED = 6
+"""Tenths that are tried below a strength at which kinks are crossed: no law tells how near they are."""
+NOISE = 2.0
+"""Times the least bias from which on rounding, not kinks, is what a lower beta meets."""
 
 
 class BiasWarning(UserWarning):
     """The beta that beta='auto' found leaves far more bias than it promises."""
+
+
+class Bias(NamedTuple):
+    """Relative error of an estimate at a finite beta, in the parameter tensor that has the largest.
+
+    Attributes
+    ----------
+    curved : float
+        By what two strengths differ in; NaN where it cannot be told.
+    kinked : float
+        By kinks that one nudge crosses and the opposite one does not; 0 of schemes without opposite nudges.
+    tensor : str
+        Name of the parameter.
+    """
+
+    curved: float
+    kinked: float = 0.0
+    tensor: str = ""
+
+    @property
+    def whole(self) -> float:
+        """Both together."""
+        return math.hypot(self.curved, self.kinked)
 
 
 def check_beta(beta: float | str) -> float:
@@ -57,26 +87,26 @@ def promised_bias(order: int) -> float:
     return leading * (1 + 2 * leading)
 
 
-def with_bias(beta: float, bias_at: Callable[[float], float]) -> tuple[float, float] | None:
+def with_bias(beta: float, bias_at: Callable[[float], Bias]) -> tuple[float, Bias] | None:
     """The first of beta, beta / 10, ... at which phases settle, so that a bias can be told, and that bias.
 
     The stability limit is of the free state: what bends on the way may leave no phase at a twentieth of it.
 
     Returns
     -------
-    tuple of float, or None
+    tuple of float and Bias, or None
         None where none of `SETTLING` strengths has a bias.
     """
     for _ in range(SETTLING):
         bias = bias_at(beta)
-        if not math.isnan(bias):
+        if not math.isnan(bias.whole):
             return beta, bias
         beta /= 10
     return None
 
 
-def with_small_bias(beta: float, order: int, bias_at: Callable[[float], float]) -> tuple[float, float]:
-    """Lower beta until its bias is as promised, by the law bias ~ beta^order.
+def with_small_bias(beta: float, order: int, bias_at: Callable[[float], Bias]) -> tuple[float, Bias]:
+    """Lower beta until its bias is as promised: by the law bias ~ beta^order, or by tenths where kinks are crossed.
 
     Parameters
     ----------
@@ -89,23 +119,35 @@ def with_small_bias(beta: float, order: int, bias_at: Callable[[float], float]) 
 
     Returns
     -------
-    tuple of float
+    tuple of float and Bias
         Beta and its bias. Where the promise was not met (kinks, rounding), the last pair whose bias had fallen.
     """
     promise = promised_bias(order)
-    best, least = beta, math.nan
+    best, least = beta, Bias(math.nan)
     told = with_bias(beta, bias_at)
     if told is None:
         return best, least
     beta, bias = told
-    for trial in range(TRIALS):
-        bias = bias_at(beta) if trial else bias
-        if math.isnan(bias) or bias > WORTH * least:
+    best, least = beta, bias
+    smooth = tenths = 0
+    while least.whole > promise:
+        if bias.kinked > promise:
+            tenths += 1
+            if tenths > CROSSED or bias.whole > NOISE * least.whole:
+                break
+            beta *= 0.1
+        else:
+            smooth += 1
+            if smooth >= TRIALS or bias.whole > least.whole:
+                break
+            beta *= 0.9 * (promise / bias.whole) ** (1 / order)
+        bias = bias_at(beta)
+        if math.isnan(bias.whole):
             break
-        best, least = beta, bias
-        if bias <= promise:
+        if bias.whole <= WORTH * least.whole:
+            best, least = beta, bias
+        elif bias.kinked <= promise:
             break
-        beta *= 0.9 * (promise / bias) ** (1 / order)
     return best, least
 
 
@@ -117,11 +159,14 @@ def measured_bias(
     free: Equilibrium,
     x: torch.Tensor,
     y: torch.Tensor,
-) -> float:
+) -> Bias:
     """Relative error of the estimate at beta, told by the one at beta / 2, in the worst parameter tensor.
 
     With g(beta) = g + c beta^p, p the scheme's order, g(beta) - g(beta / 2) is (1 - 2^-p) of the error at beta
-    (Richardson 1911). Tensors below sqrt(eps) of the whole gradient are measured against that: they are rounding.
+    (Richardson 1911). Of opposite nudges half the difference h of their one-sided estimates is k + a beta, with k
+    the error of a kink that one of them crosses and a what bends: 2 h(beta / 2) - h(beta) is k. A kink that lies
+    some way off is seen by both. Tensors below sqrt(eps) of the whole gradient are measured against that: they are
+    rounding.
 
     Parameters
     ----------
@@ -134,7 +179,7 @@ def measured_bias(
 
     Returns
     -------
-    float
+    Bias
         NaN where no example has all its phases converged.
     """
     at_beta = relax_nudged(recipe, base, y, None)
@@ -146,7 +191,7 @@ def measured_bias(
         keep = keep & found.converged
     (kept,) = read(keep.sum())
     if not kept:
-        return math.nan
+        return Bias(math.nan)
     weight = keep.to(system.outputs(free.state)) / kept
     whole = kept == len(keep)
     far = contrast(recipe, system, base, free, at_beta, x, None, weight, whole)
@@ -155,29 +200,48 @@ def measured_bias(
     errors = {name: (far[name] - g) / share for name, g in near.items()}
     exact = {name: far[name] - error for name, error in errors.items()}
     exact = added(exact, direct_gradient(system, free.state, recipe.pull, y, weight))
-    misses = torch.stack([torch.linalg.vector_norm(e).double() for e in errors.values()])
-    sizes = torch.stack([torch.linalg.vector_norm(exact[name]).double() for name in errors])
+    evens = [
+        even_part(way, system, base, free, phases, x, weight, whole, estimate)
+        for way, phases, estimate in ((recipe, at_beta, far), (half, at_half, near))
+    ]
+    even, less = evens
+    kinks = {} if even is None or less is None else {name: 2 * h - even[name] for name, h in less.items()}
+
+    def sizes_of(grads: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.stack([torch.linalg.vector_norm(grads[name]).double() for name in errors])
+
+    sizes = sizes_of(exact)
     least = math.sqrt(torch.finfo(system.dtype).eps) * torch.linalg.vector_norm(sizes)
-    (worst,) = read((misses / torch.maximum(sizes, least).clamp_min(torch.finfo(torch.float64).tiny)).max())
-    return float(worst)
+    sizes = torch.maximum(sizes, least).clamp_min(torch.finfo(torch.float64).tiny)
+    misses = sizes_of(errors) / sizes
+    crossed = sizes_of(kinks) / sizes if kinks else torch.zeros_like(misses)
+    worst = torch.hypot(misses, crossed).argmax()
+    curved, kinked, at = read(misses[worst], crossed[worst], worst)
+    return Bias(float(curved), float(kinked), list(errors)[int(at)])
 
 
 def warn_of_bias(
-    system: PhysicalSystem, told: weakref.ref[PhysicalSystem] | None, beta: float, bias: float, order: int
+    system: PhysicalSystem, told: weakref.ref[PhysicalSystem] | None, beta: float, bias: Bias, order: int
 ) -> weakref.ref[PhysicalSystem] | None:
     """Warn of a bias over `TOLD` times what an automatic beta promises; the system that was last warned of."""
-    if not bias > TOLD * promised_bias(order) or (told is not None and told() is system):
+    if not bias.whole > TOLD * promised_bias(order) or (told is not None and told() is system):
         return told
+    why = (
+        f"{bias.kinked:.0%} by kinks so near the free state that one nudge crosses them and the other does not, at "
+        "all lower betas that were tried"
+        if bias.kinked > bias.curved
+        else "kinks near the free state, or rounding, let no smaller beta do better that was tried"
+    )
+    tensor = f"the gradient of {bias.tensor!r}" if bias.tensor else "some parameter tensor's gradient"
     message = (
-        f"beta='auto' takes {beta:.3g}, with a measured error of {bias:.0%} of some parameter tensor's gradient: "
-        "kinks near the free state, or rounding, let no smaller beta do better that was tried (`bias`). Set beta, "
-        "or look at gradients by a report."
+        f"beta='auto' takes {beta:.3g}, with a measured error of {bias.whole:.0%} of {tensor}: {why} (`bias`). "
+        "Set beta, or look at gradients by a report."
     )
     warnings.warn(message, BiasWarning, stacklevel=8)
     return weakref.ref(system)
 
 
-def shared_bias(bias: float, device: torch.device) -> float:
+def shared_bias(bias: Bias, device: torch.device) -> Bias:
     """The largest bias of all ranks, so that they take one beta; NaN if no rank can tell."""
-    most = ranks.largest(-1.0 if math.isnan(bias) else bias, device)
-    return math.nan if most < 0 else most
+    curved, kinked = (ranks.largest(-1.0 if math.isnan(b) else b, device) for b in (bias.curved, bias.kinked))
+    return Bias(math.nan) if curved < 0 else Bias(curved, max(kinked, 0.0), bias.tensor)

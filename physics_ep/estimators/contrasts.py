@@ -156,6 +156,30 @@ def contrast(
     return summed(system, grads)
 
 
+def even_part(
+    recipe: Recipe,
+    system: PhysicalSystem,
+    base: Phase,
+    free: Equilibrium,
+    phases: dict[int, Equilibrium],
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    whole: bool,
+    estimate: dict[str, torch.Tensor],
+) -> dict[str, torch.Tensor] | None:
+    """What the estimate by the first nudges alone has beyond `estimate`: half of what opposite ones differ by.
+
+    None where a nudge of the scheme has no opposite, or that is its mirror image.
+    """
+    if recipe.mirrored or any(j is None or complex(w).imag for _, j, w in recipe.scheme.halved_pairs()):
+        return None
+    grads: dict[str, torch.Tensor] = {}
+    for phase, state, up, _, w in _pairs(recipe, system, base, free, phases, None, weight, whole):
+        part = phase.contrast(system, state, up, None, x, 2 * w)
+        grads = part if not grads else {n: grads[n] + part[n] for n in grads}
+    return {name: g - estimate[name] for name, g in summed(system, grads).items()}
+
+
 def direct_gradient(
     system: PhysicalSystem, state: State, cost: Cost, y: torch.Tensor, weight: torch.Tensor
 ) -> dict[str, torch.Tensor]:

@@ -37,7 +37,7 @@ from ..relaxation.loop import (
 )
 from ..stillness import require_system, require_trained
 from ..weights import Weights
-from .automatic import AUTO_FRACTION, check_beta, measured_bias, shared_bias, warn_of_bias, with_small_bias
+from .automatic import AUTO_FRACTION, Bias, check_beta, measured_bias, shared_bias, warn_of_bias, with_small_bias
 from .contrasts import (
     Recipe,
     added,
@@ -189,9 +189,9 @@ class EquilibriumPropagation:
         self.bias = math.nan
         """Relative error that beta='auto' leaves in the parameter tensor that has the largest, as last measured.
 
-        It is above 0.0025 (0.05 of schemes of order 1) where kinks or rounding let no smaller beta do better. NaN
-        where it is not measured: beta was given; the system or its readings are noisy or coarse; displacements
-        answer linearly, where lambda bounds the bias of the whole gradient.
+        It is above 0.0025 (0.05 of schemes of order 1) where kinks or rounding let no smaller beta do better. Kinks
+        that one nudge alone crosses are seen by opposite ones. NaN where it is not measured: beta was given; the
+        system or its readings are noisy or coarse; displacements answer linearly, where lambda bounds the bias.
         """
         self._told: weakref.ref[PhysicalSystem] | None = None
         self._measured: tuple[Any, int] | None = None
@@ -199,8 +199,7 @@ class EquilibriumPropagation:
         """The system whose free phase is solved by construction, steps since it was measured, and the residual."""
         self._looked: tuple[Any, list[int], list[int], int] | None = None
         """The system whose weights were finite, their versions, how these changed last, steps since the look."""
-        self._tried: set[int] = set()
-        """Sizes of batches in which the cost of an example was its own."""
+        self._tried: set[int] = set()  # sizes of batches in which the cost of an example was its own
         self._broadcast: Any = None
         self._wary = 0
         """Steps for which nothing is assumed on a device."""
@@ -681,13 +680,14 @@ class EquilibriumPropagation:
         if self.pull.holds or not base.tells_bias(self.pull, y):
             return
 
-        def bias_at(beta: float) -> float:
+        def bias_at(beta: float) -> Bias:
             check_strength(beta * max(abs(n) for n in self.scheme.nodes), base.dtype)
             recipes = self._recipe(base, beta), self._recipe(base, beta / 2)
             return shared_bias(measured_bias(*recipes, system, base, free, x, y), system.device)
 
-        self.beta, self.bias = with_small_bias(self.beta, self.scheme.order, bias_at)
-        self._told = warn_of_bias(system, self._told, self.beta, self.bias, self.scheme.order)
+        order = self.scheme.order
+        self.beta, found = with_small_bias(self.beta, order, bias_at)
+        self.bias, self._told = found.whole, warn_of_bias(system, self._told, self.beta, found, order)
 
 
 @differentiating
