@@ -348,6 +348,8 @@ class PropagationSection(Section):
         Nudging scheme: 'positive', 'negative', 'random', 'centered', 'holomorphic:N', or one that is registered.
     beta : float or 'auto'
         Nudging strength, in units of energy over cost. 'auto' takes it from the measured stability limit.
+    lower_beta : bool
+        Whether beta gives way, to 0.3 of the limit, where negative nudges of it have no equilibrium. False: stop.
     solver : str or None
         Solver of the free and the nudged phases. None: the system's default.
     tolerance : float or None
@@ -374,6 +376,7 @@ class PropagationSection(Section):
     estimator: Literal["ep", "backprop"] = "ep"
     scheme: str = "centered"
     beta: FiniteFloat | Literal["auto"] = 0.1
+    lower_beta: bool = False
     solver: str | None = None
     tolerance: FiniteFloat | None = Field(default=None, gt=0)
     max_iterations: PositiveInt | None = None

@@ -38,6 +38,7 @@ from .energies import energies, outputs_of
 from .equilibrium import Equilibrium, Status
 from .errors import InputError, argument_error, described
 from .jacobians import difference_asymmetry
+from .keywords import answering
 from .nudging import Nudge
 from .overrides import PHYSICS, declaring, fitted
 from .placement import first_tensor
@@ -174,6 +175,8 @@ class PhysicalSystem(nn.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = answering(cls.__init__, cls.__name__)  # type: ignore[method-assign]
         # What a system is, with an energy or with a force, is a class of its own right above this one.
         cls.contract = root = cls.__mro__[cls.__mro__.index(PhysicalSystem) - 1]
         if cls is root:

@@ -50,7 +50,8 @@ def with_recipe(config: Config) -> Config:
         return config
     found = standard(config.system.name)
     if not found:
-        return config.updated(optimizer=OWN_MODELS)
+        own = config.as_given().get("ep", {})
+        return config.updated(optimizer=OWN_MODELS, ep=_giving_way(own, "beta" in own))
     given = config.as_given()
     recipe: dict[str, Any] = {name: found[name] for name in ("optimizer", "scheduler", "ep") if name in found}
     usual, own = found["system"].get("sizes"), config.system.options.get("sizes", found["system"].get("sizes"))
@@ -58,7 +59,14 @@ def with_recipe(config: Config) -> Config:
         groups = recipe["optimizer"].get("groups", {})
         recipe["optimizer"] = {**recipe["optimizer"], "groups": _spread(groups, len(usual) - 1, len(own) - 1)}
     pace = {key: value for key, value in found.get("training", {}).items() if key in PACE}
-    return parse_config({**recipe, **given, "training": {**pace, **given.get("training", {})}})
+    ep = _giving_way(given["ep"] if "ep" in given else recipe.get("ep", {}), "beta" in given.get("ep", {}))
+    return parse_config({**recipe, **given, "ep": ep, "training": {**pace, **given.get("training", {})}})
+
+
+def _giving_way(ep: dict[str, Any], asked: bool) -> dict[str, Any]:
+    """[ep] with a beta that gives way, unless it was asked for: that of a recipe is right for what it was tried on,
+    and the limit of other data may fall below it as the network learns."""
+    return ep if asked or ep.get("beta") == "auto" else {"lower_beta": True, **ep}
 
 
 def lacks_epochs(config: Config) -> bool:
@@ -132,6 +140,7 @@ def _spread(groups: Mapping[str, Any], usual: int, own: int) -> dict[str, Any]:
 def told_recipe(config: Config) -> str:
     """What a system is trained by, in one line."""
     training, ep = config.training, config.ep
+    beta = f"{ep.beta} or lower" if ep.lower_beta else ep.beta
     sizes = config.system.options.get("sizes")
     shown = "-".join(map(str, sizes)) if isinstance(sizes, list) else None
     parts = [
@@ -139,7 +148,7 @@ def told_recipe(config: Config) -> str:
         _options(config.optimizer.name, config.optimizer.options),
         *([] if config.scheduler is None else [_options(config.scheduler.name, config.scheduler.options)]),
         f"{training.epochs} epochs of batches of {training.batch_size}",
-        f"{ep.scheme}, beta {ep.beta}, {ep.cost}" if ep.estimator == "ep" else f"backprop, {ep.cost}",
+        f"{ep.scheme}, beta {beta}, {ep.cost}" if ep.estimator == "ep" else f"backprop, {ep.cost}",
     ]
     return "; ".join(parts)
 

@@ -196,14 +196,51 @@ EPOCHS = ("epoch", "loss", "train_error", "test_error", "worst_residual", "skipp
 """Columns of a training in a paper, as far as a run has them."""
 
 
+TARGETS = ("test_rms", "test_r2")
+"""Metrics (epochs, n) of n measured targets that a paper tells."""
+WIDEST = 6
+"""Columns that a column of a journal holds."""
+
+
 def epochs_for_paper(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Epochs with the few columns that a column of a journal holds."""
-    return [{name.replace("_", " "): row[name] for name in EPOCHS if name in row} for row in rows]
+    """Epochs with the few columns that a column of a journal holds.
+
+    Of measured targets these are epoch, cost, and the misses of the test in the unit of the file and as R2; R2
+    alone where both do not fit.
+    """
+    each = {
+        kind: [name for name in (rows[0] if rows else ()) if name.startswith(f"{kind} of ")] for kind in TARGETS
+    }
+    both = [name for pair in zip(*each.values(), strict=True) for name in pair]
+    if both:
+        fit = both if len(both) + 2 <= WIDEST else each["test_r2"]
+        usual = [name for name in EPOCHS if not name.endswith("_error")]
+        columns = [*usual[:2], *fit[: WIDEST - 2], *usual[2 : WIDEST - len(fit)]]
+    else:
+        columns = list(EPOCHS)
+    return [{_as_words(name): row[name] for name in columns if name in row} for row in rows]
 
 
-def epochs_of(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Metrics (epochs,) as rows, one for each epoch; metrics with more axes are left out."""
+def _as_words(name: str) -> str:
+    """A metric's name in a paper; the name of a target stays as its file has it."""
+    kind, of, target = name.partition(" of ")
+    return kind.replace("_", " ").replace(" r2", " R2").replace(" rms", " RMS") + of + target
+
+
+def epochs_of(metrics: Mapping[str, Any], targets: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Metrics (epochs,) as rows, one for each epoch; other metrics with more axes than that are left out.
+
+    Parameters
+    ----------
+    metrics : mapping
+    targets : sequence of str
+        Names of measured targets: metrics (epochs, targets) of the test have a column for each, "test_rms of NAME".
+    """
     columns = {name: values.tolist() for name, values in metrics.items() if values.ndim == 1}
+    for kind in TARGETS:
+        values = metrics.get(kind)
+        if values is not None and values.ndim == 2 and values.shape[1] == len(targets):
+            columns.update({f"{kind} of {name}": values[:, k].tolist() for k, name in enumerate(targets)})
     count = min(map(len, columns.values()), default=0)
     return [{"epoch": k + 1, **{name: column[k] for name, column in columns.items()}} for k in range(count)]
 

@@ -60,8 +60,8 @@ def layer_table(compared: list[GradientReport], floors: bool) -> tuple[list[str]
             told = [""] * 4
             if row is not None:
                 told = [
-                    _exponential(row.distance),
-                    _exponential(row.relative_error),
+                    exponential(row.distance),
+                    exponential(row.relative_error),
                     str(row.iterations),
                     f"{row.residual:.1e}",
                 ]
@@ -106,5 +106,6 @@ def gradient_words(found: GradientReport) -> str:
     return f"{gates}whole gradient: {whole}\n{phases}" + (f"; {settled}" if settled else "") + zeros
 
 
-def _exponential(value: float, digits: int = 1) -> str:
+def exponential(value: float, digits: int = 1) -> str:
+    """A number as 1.2e-03; '' where it is NaN."""
     return "" if math.isnan(value) else f"{value:.{digits}e}"

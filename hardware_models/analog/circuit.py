@@ -28,6 +28,7 @@ import torch
 from physics_ep.blocks import State, largest
 from physics_ep.dynamics.motion import Moment, Motion
 from physics_ep.errors import argument_error
+from physics_ep.keywords import answering
 from physics_ep.nudging import Nudge
 from physics_ep.system import Inputs, Phase
 
@@ -313,6 +314,7 @@ class AnalogHopfieldCircuit(UnitGraph):
         return 1 / self.resistance - self.fan_in()
 
 
+@answering
 def analog_hopfield(
     sizes: Sequence[int],
     activation: str = "hard_sigmoid",

@@ -14,12 +14,14 @@ from typing import Any
 import torch
 
 from physics_ep.errors import InputError
+from physics_ep.keywords import answering
 
 from ..netlists.netlist import load_netlist
 from .base import PartsCircuit
 from .circuit import Circuit
 
 
+@answering
 def circuit_file(
     file: str,
     *,

@@ -20,6 +20,7 @@ import torch
 from physics_ep.cost import Cost
 from physics_ep.errors import argument_error
 from physics_ep.estimators.step import Step
+from physics_ep.runs.optimization import clip_gradients
 
 from ..devices.crossbars import Cells, largest_size
 from ..devices.pulses import PulsedArray
@@ -136,8 +137,7 @@ class InSitu:
         before = {name: p.detach().clone() for name, p in parameters.items()}
         for name, p in parameters.items():
             p.grad = gradient[name].to(p)
-        if self.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters.values(), self.clip_norm)
+        clip_gradients(parameters.values(), self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         with torch.no_grad():

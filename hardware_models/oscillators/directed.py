@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from physics_ep.blocks import State
 from physics_ep.equilibrium import Status
 from physics_ep.errors import argument_error, is_real, require_count, require_seed, unknown_name
+from physics_ep.keywords import answering
 from physics_ep.physical_system import Inputs
 from physics_ep.vector_field import FieldPhase, VectorField
 
@@ -275,6 +276,7 @@ def directed_edges(edges: Any, n: int) -> torch.Tensor:
     return pairs
 
 
+@answering
 def directed_oscillators(
     n: int,
     edges: list[list[int]] | None = None,

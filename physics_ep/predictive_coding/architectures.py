@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import argument_error, is_real, require_seed, unknown_name
+from ..keywords import answering
 from ..maps import ConvLink, DenseLink, Shape
 from ..placement import require_dense
 from ..pooling import POOLINGS
@@ -35,6 +36,7 @@ VGG10_SKIPS = {4: 1, 7: 4}
 """Layer, from 0, that a skip enters, to the layer that it comes from."""
 
 
+@answering
 def mlp(
     sizes: Sequence[int],
     activation: str = "relu",
@@ -93,6 +95,7 @@ def mlp(
     return PredictiveCodingNetwork(layers, energy, gates)
 
 
+@answering
 def vgg5(
     num_classes: int = 10,
     input_shape: Sequence[int] = (3, 32, 32),
@@ -157,6 +160,7 @@ def vgg5(
     )
 
 
+@answering
 def vgg10(
     num_classes: int = 1000,
     input_shape: Sequence[int] = (3, 224, 224),
@@ -223,6 +227,7 @@ def vgg10(
     )
 
 
+@answering
 def vgg10_skip(
     num_classes: int = 1000,
     input_shape: Sequence[int] = (3, 224, 224),

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.functional import pad
 
 from ..errors import InputError, argument_error
+from ..keywords import answering
 from ..storage.weights import put_weights, read_weights
 from .canonical import layered
 from .network import PredictiveCodingNetwork
@@ -142,6 +143,7 @@ def _same(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     return conv(pad(x, (left, right, top, bottom)))
 
 
+@answering
 def resnet18(
     num_classes: int = 1000,
     input_shape: Sequence[int] = (3, 224, 224),
@@ -188,6 +190,7 @@ def resnet18(
     return _layers(lambda: ResNet18Module(num_classes, shape[0], width), shape, weights, energy, gates, seed)
 
 
+@answering
 def efficientnet_lite0(
     num_classes: int = 1000,
     input_shape: Sequence[int] = (3, 224, 224),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -126,10 +127,10 @@ def build_scheduler(
     return SequentialLR(optimizer, [rise, rest], milestones=[section.warmup])
 
 
-def clip_gradients(module: nn.Module, largest: float | None) -> None:
+def clip_gradients(parameters: Iterable[torch.Tensor], largest: float | None) -> None:
     """Scale the gradients of all parameters together so that their norm is at most this (Pascanu et al. 2013)."""
     if largest is not None:
-        nn.utils.clip_grad_norm_(module.parameters(), largest)
+        nn.utils.clip_grad_norm_(parameters, largest)
 
 
 def step_scheduler(scheduler: LRScheduler | None, figure: float = math.nan) -> None:

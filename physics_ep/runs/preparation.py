@@ -18,6 +18,7 @@ from ..data.datasets import DATASETS, TABLES, Dataset, load_dataset, locate
 from ..data.given import ARRAYS, LOADERS, MUST, arrays_of, dataset_of_arrays, dataset_of_loaders, require_loaders
 from ..data.image_folders import STREAMED
 from ..errors import InputError, argument_error, require_count
+from ..keywords import answering
 from ..nudging import Nudge
 from ..physical_system import PhysicalSystem
 from ..placement import DTYPES, require_memory, require_weights, resolve_device, resolve_dtype
@@ -572,6 +573,7 @@ def system_of(run: Run) -> PhysicalSystem:
     return system
 
 
+@answering
 def from_run(file: str, *, seed: int = 0) -> PhysicalSystem:
     """Build the system of a run file with its trained weights.
 

@@ -133,7 +133,7 @@ class TrainingResult(Tabular):
 
     def records(self) -> list[dict[str, Any]]:
         """The training as a table, one row for each epoch."""
-        return epochs_of(self.metrics)
+        return epochs_of(self.metrics, self.targets["names"] if self.targets else ())
 
     def paper_rows(self) -> list[dict[str, Any]]:
         """The epochs with cost, errors and worst residual."""

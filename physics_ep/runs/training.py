@@ -42,6 +42,7 @@ from ..storage.outputs import as_asked, writing
 from ..storage.run_file import Quantity, Run, write_run
 from ..storage.weights import put_weights
 from .callbacks import Callback, checked_callbacks
+from .following import Following
 from .loggers import loggers_of
 from .metrics import HELD_OUT, METRICS, OF_TARGETS, Epoch, Evaluation, evaluate
 from .optimization import build_optimizer, build_scheduler, clip_gradients, step_scheduler
@@ -266,7 +267,7 @@ class _Trainer:
         self.data = data
         self.path = path
         self.progress = progress
-        self.backward = backward
+        self.backward, self.following = backward, Following()
         self.cost = config.ep.new_cost()
         self.optimizer = build_optimizer(config.optimizer, system)
         self.optimizer.register_step_post_hook(lambda *_: system.constrain())
@@ -427,7 +428,7 @@ class _Trainer:
                 if seen.skipped > training.max_skipped * (self.data.examples or math.inf):
                     raise self._too_many_skipped(seen)
                 if used:
-                    clip_gradients(self.system, training.clip_norm)
+                    clip_gradients(self.system.parameters(), training.clip_norm)
                     self.optimizer.step()
                 if self.by_batch:
                     step_scheduler(self.scheduler)
@@ -539,7 +540,7 @@ class _Trainer:
         if ep.estimator == "backprop":
             return Backprop(self.cost).backward
         options: dict[str, Any] = {} if ep.gates is None else {"gates": ep.gates}
-        return EquilibriumPropagation(
+        found = EquilibriumPropagation(
             self.cost,
             scheme=ep.scheme,
             beta=ep.beta,
@@ -554,7 +555,8 @@ class _Trainer:
                 epoch_seed(training.seed, epoch, 1, *([segment] if segment else []))
             ),
             **options,
-        ).backward
+        )
+        return self.following.backward(found, epoch) if ep.lower_beta else found.backward
 
     def _step(self, backward: Backward, x: torch.Tensor, labels: torch.Tensor, first: bool) -> StepLike:
         if first and labels.is_floating_point():

@@ -138,7 +138,8 @@ class Run(Tabular):
 
     def records(self) -> list[dict[str, Any]]:
         """The epochs of a training as a table, one row for each."""
-        return epochs_of({name: np.asarray(found.values) for name, found in self.metrics.items()})
+        metrics = {name: np.asarray(found.values) for name, found in self.metrics.items()}
+        return epochs_of(metrics, (self.attributes.get("targets") or {}).get("names", ()))
 
     def paper_rows(self) -> list[dict[str, Any]]:
         """The epochs with cost, errors and worst residual."""

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 
 from ..errors import InputError, unknown_name
+from ..keywords import answering
 from ..registry import build_system
 from ..storage.run_file import Run
 from ..storage.tensor_files import file_of_tensors, tensors_of
@@ -100,6 +101,7 @@ def _elsewhere(network: str, file: str, digest: str) -> Path:
     return Path(found)
 
 
+@answering
 def zoo_network(network: str, *, seed: int = 0) -> EnergySystem:
     """Build a network of the zoo with its trained weights.
 

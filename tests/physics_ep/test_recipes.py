@@ -42,7 +42,7 @@ def test_six_lines_learn_a_csv(flowers: Path, tmp_path: Path, capsys: pytest.Cap
     assert not ended.value.code
     told = " ".join(capsys.readouterr().out.split())
     assert "recipe: hopfield 4-16-3 on csv; SGD lr 0.1 momentum 0.9 nesterov True; CosineAnnealingLR" in told
-    assert "25 epochs of batches of 32; centered, beta 0.1, squared_error" in told
+    assert "25 epochs of batches of 32; centered, beta 0.1 or lower, squared_error" in told
     run = open_run(tmp_path / "run.h5")
     assert run.metric("test_error")[-1] <= 0.1
     assert (run.config["optimizer"]["lr"], run.config["training"]["batch_size"]) == (0.1, 32)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
 import pandas
 import pytest
 import torch
@@ -20,7 +21,7 @@ from physics_ep import CrossEntropy, SquaredError, open_run, relax, train
 from physics_ep.command_options import Report
 from physics_ep.errors import InputError, counted, unknown_name
 from physics_ep.predictive_coding import from_sequential, mlp
-from physics_ep.tabular import Tabular, known_columns
+from physics_ep.tabular import Tabular, epochs_for_paper, epochs_of, known_columns
 from tests.support.systems import batch
 from validation import gradient_report, tolerance
 
@@ -133,6 +134,21 @@ def test_a_table_for_a_paper_has_no_empty_columns() -> None:
     assert "nan" not in text
     assert known_columns(rows) == ["a", "d"]
     assert "b" in Rows().to_latex(["a", "b"])
+
+
+def test_epochs_of_measured_targets_have_their_misses() -> None:
+    """If this fails, a paper's table of a regression has a cost in no unit, and no error at all."""
+    two = {"loss": np.arange(2.0), "test_error": np.full(2, math.nan), "test_rms": np.array([[1.0, 2], [3, 4]])}
+    two = {**two, "test_r2": two["test_rms"] / 10, "skipped": np.zeros(2)}
+    rows = epochs_of(two, ("force_x", "heat"))
+    assert rows[1]["test_rms of heat"] == 4
+    assert list(epochs_for_paper(rows)[0]) == [
+        *("epoch", "loss", "test RMS of force_x", "test R2 of force_x", "test RMS of heat", "test R2 of heat")
+    ]
+    four = {"loss": np.zeros(1), "test_rms": np.zeros((1, 4)), "test_r2": np.ones((1, 4))}
+    told = epochs_for_paper(epochs_of(four, tuple("abcd")))
+    assert list(told[0]) == ["epoch", "loss", *(f"test R2 of {name}" for name in "abcd")]
+    assert list(epochs_for_paper(epochs_of(two))[0]) == ["epoch", "loss", "test error", "skipped"]
 
 
 def read_latex(text: str) -> list[list[str]]:

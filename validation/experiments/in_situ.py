@@ -445,7 +445,7 @@ class Lesson:
         def step(x: torch.Tensor, y: torch.Tensor) -> float:
             optimizer.zero_grad()
             loss = float(self.ep.backward(net, x, y).loss)
-            clip_gradients(net, self.config.training.clip_norm)
+            clip_gradients(net.parameters(), self.config.training.clip_norm)
             optimizer.step()
             return loss
 
@@ -583,7 +583,7 @@ class PlainLesson(Lesson):
         def learn(x: torch.Tensor, y: torch.Tensor) -> Step:
             optimizer.zero_grad()
             found = self.ep.backward(system, x, y)
-            clip_gradients(system, self.config.training.clip_norm)
+            clip_gradients(system.parameters(), self.config.training.clip_norm)
             optimizer.step()
             return found
 

@@ -15,6 +15,7 @@ from physics_ep.tabular import Tabular
 
 from ..agreement import Agreement
 from ..references import stability_by
+from ..tables import exponential
 from .plan import Point
 from .points import FOUND, LIVE, NO_EQUILIBRIUM, NOT_RUN, TARGETS, Measured
 
@@ -496,11 +497,11 @@ def tolerance_rows(table: ToleranceTable, verbose: bool) -> tuple[list[str], lis
             found = [getattr(layer, target) for layer, target in zip(layers, targets, strict=True)]
             cells = [
                 [short[target] for target in targets],
-                [missing(point, each) or _exponential(each.distance) + _width(each) for each in found],
+                [missing(point, each) or exponential(each.distance) + _width(each) for each in found],
                 [layer.told if verbose or each.count else "" for layer, each in zip(layers, found, strict=True)],
-                [_exponential(each.relative_error) for each in found],
-                ["0" if _explained(each) else _exponential(each.bias) for each in found],
-                [_exponential(each.variance) for each in found],
+                [exponential(each.relative_error) for each in found],
+                ["0" if _explained(each) else exponential(each.bias) for each in found],
+                [exponential(each.variance) for each in found],
             ]
             device = point.field if point.field in ("ideal", "base") else f"{point.field}\n  {point.value}"
             rows.append(
@@ -509,7 +510,7 @@ def tolerance_rows(table: ToleranceTable, verbose: bool) -> tuple[list[str], lis
                     f"{point.strength:.3g}" if point.strength > 0 else str(point.beta),
                     *map("\n".join, cells),
                     "\n".join(_free(point)),
-                    _exponential(point.residual, 0),
+                    exponential(point.residual, 0),
                     f"{point.repeats - point.unconverged}/{point.repeats}\n{point.settled:.0%}".replace(
                         "nan%", "?"
                     ),
@@ -525,10 +526,10 @@ def _width(agreement: Agreement) -> str:
         return ""
     half = agreement.cosine_half_width
     if agreement.distance - half < 0:
-        return f"≤{_exponential(min(agreement.distance + half, MOST))}"
+        return f"≤{exponential(min(agreement.distance + half, MOST))}"
     if agreement.distance + half > MOST:
-        return f"≥{_exponential(agreement.distance - half)}"
-    return f"±{_exponential(half, 0)}"
+        return f"≥{exponential(agreement.distance - half)}"
+    return f"±{exponential(half, 0)}"
 
 
 def _explained(agreement: Agreement) -> bool:
@@ -574,7 +575,3 @@ def _free(point: TolerancePoint) -> list[str]:
     """Share of the examples with a free state, how many of these are wrong where that is known, the solver."""
     share = "?" if math.isnan(point.free_share) else f"{point.free_share:.0%}"
     return [share, *([] if math.isnan(point.free_error) else [f"{point.free_error:.0%} wrong"]), point.solver]
-
-
-def _exponential(value: float, digits: int = 1) -> str:
-    return "" if math.isnan(value) else f"{value:.{digits}e}"

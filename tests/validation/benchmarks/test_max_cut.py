@@ -43,7 +43,15 @@ def test_peer_that_is_missing_has_a_row_that_says_what_installs_it(monkeypatch, 
     else:
         assert rows["ours, equal cut"]["mean cut"] >= 0.98 * rows["simulated-bifurcation"]["mean cut"]
         assert rows["ours, equal cut"]["cpu"] < 1
-    assert rows["ours, equal cut"]["mean cut"] > 100  # more than half of the edges
+    own = rows["ours" if peer is None else "ours, equal cut"]
+    assert own["mean cut"] > 100  # more than half of the edges
+
+
+def test_a_cut_that_no_number_of_steps_reaches_is_not_called_equal(monkeypatch) -> None:
+    graph = max_cut.random_graph(12, 30, False, seed=3)
+    monkeypatch.setattr(max_cut, "LADDER", (5, 10))
+    assert max_cut._fewest(graph, 1.0, seed=0) == 5
+    assert max_cut._fewest(graph, 31.0, seed=0) == 0  # more than there are edges
 
 
 def test_simulators_that_are_missing_have_rows(monkeypatch) -> None:
