@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from physics_ep.command_options import DataFolder, Device, Dtype, JsonFile, Quiet, Report, Seed, Verbose, Writes
+from physics_ep.command_options import (
+    READS,
+    DataFolder,
+    Device,
+    Dtype,
+    JsonFile,
+    Quiet,
+    Report,
+    Seed,
+    Verbose,
+    Writes,
+)
 from physics_ep.commands import InterruptedCommandError
 from physics_ep.storage.outputs import write_text
 
@@ -31,6 +42,13 @@ def reproduce(
         typer.Option(
             "--at-most", metavar="MIN", help="Leave out rows told to take more minutes.", show_default=False
         ),
+    ] = None,
+    earlier: Annotated[
+        Path | None,
+        typer.Option(
+            "--earlier", metavar="FILE.json", help="Figures of an earlier call (--json), where run files lack."
+        ),
+        READS,
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that share the seeds.")] = 1,
     list_tables: Annotated[bool, typer.Option("--list", help="List tables and rows with their budgets.")] = False,
@@ -73,6 +91,7 @@ def reproduce(
             workers=workers,
             device=device,
             dtype=dtype,
+            earlier=earlier,
             progress=report.progress(),
             command="physics-ep reproduce",
         )

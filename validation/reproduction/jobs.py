@@ -18,6 +18,7 @@ from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import writing
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
 
+from ..experiments.adjoint import adjoint_backward
 from ..experiments.brief_phases import brief_backward
 from ..experiments.elimination import eliminating_backward
 from ..experiments.exact_training import exact_backward
@@ -25,7 +26,10 @@ from .measures import MEASURES
 from .rows import RowRecipe
 
 EXACT = {"implicit": exact_backward, "elimination": eliminating_backward}
-"""Exact gradients by name, that training takes in the place of EP's; 'backprop' is an estimator of its own."""
+"""Exact gradients by name, that training takes in the place of EP's. 'adjoint' needs a tolerance as well;
+'backprop' is an estimator of its own."""
+FINER = 0.1
+"""Tolerance of free states that exact gradients by 'adjoint' are taken at, over that of EP's phases."""
 MEASUREMENT = "measurement"
 """Kind of the run files of measurements."""
 
@@ -69,6 +73,9 @@ class Job:
     def backward(self, config: Config) -> Backward | None:
         """What fills gradients in the place of EP with phases that settle; None: nothing."""
         cost = config.ep.new_cost()
+        if self.rule == "exact" and self.recipe.exact == "adjoint":
+            tolerance = config.ep.tolerance
+            return adjoint_backward(cost, None if tolerance is None else FINER * tolerance)
         if self.rule == "exact" and self.recipe.exact in EXACT:
             return EXACT[self.recipe.exact](cost)
         if self.rule == "ep" and self.recipe.brief:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from physics_ep.intervals import MeanInterval, mean_interval
+from physics_ep.storage.run_file import git_commit
 from physics_ep.tabular import Tabular
+from physics_ep.version import __version__
 
+from .earlier import digest, interval_of
 from .rows import Row, RowRecipe
 
 FEWEST = 3
@@ -32,6 +37,8 @@ class RowOutcome:
         Why no figure was made, or not for all seeds; empty otherwise.
     wanted : int
         Seeds that were asked for; 0: as many as there are.
+    earlier : mapping, optional
+        What an earlier call told of the row (`as_dict`), in the place of `values` that are not at hand.
     """
 
     row: Row
@@ -41,27 +48,45 @@ class RowOutcome:
     epochs: dict[int, int]
     untried: str = ""
     wanted: int = 0
+    earlier: Mapping[str, Any] | None = None
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds, in ascending order, with which the row's figure was made; empty where it was not."""
+        if self.earlier is not None:
+            return tuple(range(self.earlier["seeds"]))
         return tuple(sorted(self.values.get(self.recipe.rules[0], {})))
 
     @property
     def figure(self) -> MeanInterval | None:
         """Mean over the seeds, with its 95 % interval; None where nothing was made."""
+        if self.earlier is not None:
+            return interval_of(self.earlier["ours"], self.earlier["interval"], self.earlier["seeds"])
         found = [self.values[self.recipe.rules[0]][seed] for seed in self.seeds]
         return mean_interval(found) if found else None
 
     @property
+    def exact(self) -> float | None:
+        """Mean over the seeds of exact gradients; None where none were trained."""
+        if self.earlier is not None:
+            return self.earlier["exact_mean"]
+        found = self.values.get("exact", {})
+        return mean_interval(list(found.values())).mean if found else None
+
+    @property
     def paired(self) -> MeanInterval | None:
         """EP less exact gradients, seed by seed under one recipe: mean with its interval; None without pairs."""
+        if self.earlier is not None:
+            mean, pairs = self.earlier["paired_difference"], self.earlier["pairs"]
+            return interval_of(mean, self.earlier["paired_interval"], pairs) if pairs else None
         ep, exact = (self.values.get(rule, {}) for rule in ("ep", "exact"))
         return mean_interval([ep[s] - exact[s] for s in self.pairs]) if self.pairs else None
 
     @property
     def pairs(self) -> tuple[int, ...]:
         """Seeds that were made by EP and by exact gradients."""
+        if self.earlier is not None:
+            return tuple(range(self.earlier["pairs"]))
         return tuple(seed for seed in self.seeds if seed in self.values.get("exact", {}))
 
     @property
@@ -69,8 +94,17 @@ class RowOutcome:
         """What may be said, in a few words; see `verdict`."""
         return verdict(self)
 
+    @cached_property
+    def made(self) -> Mapping[str, str]:
+        """Version, and commit in a checkout, with which the figure was told first."""
+        if self.earlier is not None:
+            return self.earlier["made"]
+        commit = git_commit()
+        return {"version": __version__} | ({} if commit is None else {"git_commit": commit})
+
     def as_dict(self) -> dict[str, Any]:
         """The row for `--json`."""
+        earlier = self.earlier or {}
         figure, paired = self.figure, self.paired
         return {
             "table": self.row.table,
@@ -85,10 +119,16 @@ class RowOutcome:
             "ours": None if figure is None else figure.mean,
             "interval": None if figure is None else figure.ends,
             "seeds": len(self.seeds),
-            "values": {rule: {str(s): v for s, v in found.items()} for rule, found in self.values.items()},
-            "kept_epochs": {str(s): epoch for s, epoch in self.epochs.items()},
+            "values": earlier.get(
+                "values", {rule: {str(s): v for s, v in found.items()} for rule, found in self.values.items()}
+            ),
+            "kept_epochs": earlier.get("kept_epochs", {str(s): epoch for s, epoch in self.epochs.items()}),
             "recipe": self.recipe_name,
+            "recipe_digest": None if self.recipe.missing else digest(self.recipe),
+            "made": None if figure is None else self.made,
             "exact": self.recipe.exact or None,
+            "exact_mean": self.exact,
+            "pairs": len(self.pairs),
             "paired_difference": None if paired is None else paired.mean,
             "paired_interval": None if paired is None else paired.ends,
             "verdict": self.verdict,
@@ -219,9 +259,8 @@ def _cells(outcome: RowOutcome) -> list[str]:
     ours = "" if figure is None else f"{_digits(figure.mean, row)}{unit}"
     if figure is not None and figure.ends is not None:
         ours += f" [{_digits(figure.low, row)}, {_digits(figure.high, row)}]"
-    if outcome.values.get("exact"):
-        exact = mean_interval(list(outcome.values["exact"].values()))
-        ours += f"; exact {_digits(exact.mean, row)}{unit}"
+    if outcome.exact is not None:
+        ours += f"; exact {_digits(outcome.exact, row)}{unit}"
     name = f"{row.table}/{row.name}"
     return [name, outcome.recipe_name, row.told, ours, str(len(outcome.seeds)), outcome.verdict]
 

@@ -13,6 +13,7 @@ from physics_ep.progress import SILENT, Progress, task
 from physics_ep.runs.seeds import by_processes
 from physics_ep.storage.outputs import writing
 
+from .earlier import digest, earlier_figures
 from .jobs import Job, Made, file_of, found, make
 from .outcomes import Reproduction, RowOutcome
 from .rows import RECIPES, SETS, Row, published_tables
@@ -65,6 +66,7 @@ def reproduce(
     workers: int = 1,
     device: str | None = None,
     dtype: str | None = None,
+    earlier: str | os.PathLike[str] | None = None,
     progress: Progress | bool = SILENT,
     command: str = "validation.reproduce",
 ) -> Reproduction:
@@ -95,6 +97,9 @@ def reproduce(
     device, dtype : str, optional
         Where trainings compute, and in which precision; default what their recipes say. Measurements are made on
         the CPU, as they are.
+    earlier : path, optional
+        File that an earlier call wrote as `--json`: its figure of a row under the same recipe is told where the run
+        files have fewer seeds. It keeps no row from being made.
     progress : Progress
     command : str
         In whose name files are written.
@@ -121,6 +126,7 @@ def reproduce(
     if not plan:
         raise argument_error("recipe", "be one that the rows have", repr(recipe))
     folder = None if data is None else os.fspath(data)
+    told_before = {} if earlier is None else earlier_figures(earlier)
     jobs: dict[tuple[int, str, int], Job] = {}
     done: dict[tuple[int, str, int], Made] = {}
     untried: dict[int, str] = {}
@@ -151,12 +157,14 @@ def reproduce(
             for key, value in zip(turn, _made([jobs[key] for key in turn], workers), strict=True):
                 done[key] = value
                 advance(1, row=plan[key[0]][0].name)
-    return Reproduction(
-        tuple(
-            replace(_outcome(k, each, name, done, folder), untried=untried.get(k, ""), wanted=seeds)
-            for k, (each, name) in enumerate(plan)
-        )
-    )
+    outcomes = []
+    for k, (each, name) in enumerate(plan):
+        made = replace(_outcome(k, each, name, done, folder), untried=untried.get(k, ""), wanted=seeds)
+        before = told_before.get((each.table, each.name, name))
+        if before is not None and (before["seeds"], before["pairs"]) > (len(made.seeds), len(made.pairs)):
+            made = replace(made, earlier=before) if before["recipe_digest"] == digest(made.recipe) else made
+        outcomes.append(made)
+    return Reproduction(tuple(outcomes))
 
 
 def _made(jobs: list[Job], workers: int) -> Iterator[Made]:

@@ -40,8 +40,8 @@ class RowRecipe:
     notes : tuple of str
         What a reader of the figure must know.
     exact : str
-        Exact gradients that the training is paired with: 'implicit', 'elimination' (the same of one hidden layer,
-        at less cost), 'backprop', or none.
+        Exact gradients that the training is paired with: 'implicit', at less cost the same by 'elimination' (one
+        hidden layer) or 'adjoint' (any system, in its own dtype), 'backprop', or none.
     brief : dict
         Numbers of steps `free` and `nudged`, of size `step`, that phases take in the place of settling, if any
         (`validation.experiments.brief_phases`). The scheme is then one-sided, with a random sign.

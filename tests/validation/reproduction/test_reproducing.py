@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import subprocess
@@ -26,9 +27,10 @@ from tests.support.paths import ROOT
 from tests.support.processes import wait_for
 from tests.support.runs import assert_same_run
 from validation.reproduction import reproducing
+from validation.reproduction.earlier import digest
 from validation.reproduction.jobs import file_of
 from validation.reproduction.measures import MEASURES, coupled_regression, holomorphic_order, rounding
-from validation.reproduction.outcomes import RowOutcome
+from validation.reproduction.outcomes import Reproduction, RowOutcome
 from validation.reproduction.reproducing import reproduce
 from validation.reproduction.rows import SETS, PublishedTable, Row, RowRecipe, published_tables
 
@@ -215,6 +217,42 @@ def test_what_is_not_run_says_so(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
     part = replace(outcome([1.5, 1.58, 1.6]), wanted=5, untried="not run here")
     assert part.verdict == "within the interval; 3 of the 5 seeds were made"
+
+
+@pytest.mark.usefixtures("small_table")
+def test_earlier_figures_stand_where_run_files_lack(tmp_path: Path) -> None:
+    """A table is made of what an earlier call wrote, as it wrote it, and not of figures of another recipe."""
+    assert DEAR.ours is not None
+    recipe = replace(DEAR.ours, exact="implicit")
+    values = {"ep": {0: 1.5, 1: 1.7, 2: 1.9}, "exact": {0: 1.4, 1: 1.61, 2: 1.8}}
+    before = RowOutcome(DEAR, "ours", recipe, values, {0: 2})
+    file = tmp_path / "earlier.json"
+    file.write_text(json.dumps(Reproduction((before,)).figures()))
+    options: dict[str, Any] = {"row": "dear", "seeds": 3, "at_most": 0, "out": tmp_path / "runs"}
+    told = reproduce("small", **options, earlier=file).outcomes[0]
+    assert told.figure == before.figure
+    assert told.paired == before.paired
+    assert {**told.as_dict(), "exact": "implicit", "verdict": ""} == {**before.as_dict(), "verdict": ""}
+    assert "told to take" in reproduce("small", **options).outcomes[0].verdict
+    rows = json.loads(file.read_text())["rows"]
+    file.write_text(json.dumps({"rows": [{**rows[0], "recipe_digest": "0" * 16}]}))
+    assert reproduce("small", **options, earlier=file).outcomes[0].figure is None
+    file.write_text("[1]")
+    with pytest.raises(InputError, match="is none that `physics-ep reproduce --json` wrote"):
+        reproduce("small", **options, earlier=file)
+
+
+def test_a_digest_tells_recipes_apart() -> None:
+    """Another rate, another number of steps or another option is another recipe; other words are not."""
+    one = RowRecipe(base="hopfield-digits", set={"optimizer.lr": 0.1})
+    others = [
+        replace(one, set={"optimizer.lr": 0.2}),
+        replace(one, brief={"free": 20, "nudged": 4, "step": 0.5}),
+        RowRecipe(measure="vgg10_cost", options={"side": 32}),
+        RowRecipe(measure="vgg10_cost", options={"side": 64}),
+    ]
+    assert len({digest(recipe) for recipe in (one, *others)}) == 5
+    assert digest(one) == digest(replace(one, notes=("of one seed",), minutes=3.0, exact="implicit"))
 
 
 @pytest.mark.parametrize(
