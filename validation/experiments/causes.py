@@ -140,6 +140,8 @@ OFTEN = "gain 0.2, narrow"
 """The way that oscillators are tried with, too."""
 FOUND = ("ideal", "mapped", "learned", "mapped_states", "learned_states", "free_states", "nudged_states", "pulses")
 """Quantities of `in_situ` that a row has."""
+FEWEST = 3
+"""Seeds from which on errors have an interval: that of two, 12.7 standard errors either way, holds all."""
 ERRORS = 3
 """How many of them, the first ones, are errors."""
 
@@ -282,20 +284,25 @@ def read(path: Path, network: str = "digits") -> list[dict[str, Any]]:
 
 def markdown(rows: Sequence[dict[str, Any]], network: str = "digits", intervals: bool = False) -> str:
     """A Markdown row a case: means over its seeds, in per cent, with the least and the largest in brackets, or of
-    errors with their 95 % interval (Student)."""
+    errors with their 95 % interval (Student), from three seeds on.
+
+    Seeds that no device could hold count in no mean, and are told beside the number of those that do.
+    """
     lines = [
         "| substrate | what errs | method | way | ideal | written | learned | free states, written | learned "
         "| free states in training | and nudged ones | seeds |",
         "|" + "---|" * 12,
     ]
     for case in cases(network):
-        own = [row for row in rows if row["key"] == case.key]
-        if own:
+        tried = [row for row in rows if row["key"] == case.key]
+        own = [row for row in tried if row["learned"] is not None]
+        if tried:
+            count = str(len(own)) + (f" ({len(tried) - len(own)} refused)" if len(own) < len(tried) else "")
             shown = [
                 (_interval if intervals and n < ERRORS else _spread)([row[name] for row in own])
                 for n, name in enumerate(FOUND[:-1])
             ]
-            cells = [case.substrate, case.cause, case.method, case.way, *shown, str(len(own))]
+            cells = [case.substrate, case.cause, case.method, case.way, *shown, count]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -314,7 +321,7 @@ def _spread(values: Sequence[float | None]) -> str:
 
 def _interval(values: Sequence[float | None]) -> str:
     there = _there(values)
-    if len(there) < 2:
+    if len(there) < FEWEST:
         return _spread(values)
     found = mean_interval(there)
     return f"{found.mean:.1f} +- {found.high - found.mean:.1f}"

@@ -31,6 +31,7 @@ from physics_ep import relax
 from physics_ep.config import Config, load_config
 from physics_ep.data.batches import epoch_seed
 from physics_ep.data.datasets import Dataset
+from physics_ep.data.given import arrays_of
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import REPEATS, InputError, argument_error, require_count
 from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
@@ -41,6 +42,7 @@ from physics_ep.progress import SILENT, Progress, task
 from physics_ep.runs.metrics import classification_error
 from physics_ep.runs.optimization import build_optimizer, build_scheduler, clip_gradients, step_scheduler
 from physics_ep.runs.preparation import Data, completed, dataset_of, new_system, with_arguments
+from physics_ep.runs.resuming import EXAMPLES, digest_of
 from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import as_asked, claim, writing
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
@@ -98,16 +100,17 @@ class InSituTable(Tabular):
     refused: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict a point: substrate, field, value, and the mean of each quantity over the instances."""
-        return [
-            {
-                "substrate": substrate,
-                "field": point.field,
-                "value": point.value,
-                **{name: _mean(v[k]) for name, v in self.values.items()},
-            }
-            for k, (substrate, point) in enumerate(self.plan)
-        ]  # fmt: skip
+        """One dict a point: substrate, field, value, the mean of each quantity over the instances that learned, and
+        how many these are. Where none did, the ideal error is the mean of all.
+        """
+        found = []
+        for k, (substrate, point) in enumerate(self.plan):
+            learned = np.isfinite(self.values["learned"][k])
+            of = learned if learned.any() else np.full_like(learned, True)
+            means = {name: _mean(v[k][of]) for name, v in self.values.items()}
+            told = {"substrate": substrate, "field": point.field, "value": point.value}
+            found.append({**told, **means, "instances": int(learned.sum())})
+        return found
 
     def words(self) -> list[str]:
         """What was swept on which substrates."""
@@ -251,11 +254,17 @@ def learn_in_situ(
         if not resume:
             must = f"be a new file; {as_asked('--resume', 'resume=True')} goes on with one that is there"
             raise argument_error("out", must, repr(str(path)))
-        values, refused = _resumed(path, found)
+        _require_alike(path, found)
     examples = dataset_of(settings, data, progress)
     examples.require_classes("Learning in place")
     examples = examples.to(place, dtype)
     attributes = {"kind": KIND, "config": found["config"], "in_situ": found["in_situ"], **environment()}
+    # Loaders may shuffle: what they gave before cannot be told from others.
+    given = isinstance(data, Dataset) or (isinstance(data, tuple) and arrays_of(data) is not None)
+    if (digest := digest_of(examples, settings.data, given)) is not None:
+        attributes[EXAMPLES] = digest
+    if path is not None and path.exists():
+        values, refused = _resumed(path, digest, "data" if given else "data.file")
     epochs = settings.training.epochs
     # What the devices cannot be, or the substrates cannot hold, is told before anything is trained.
     first = kind(settings, examples, settings.training.seed, rails)
@@ -333,7 +342,17 @@ def _decoded(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
-def _resumed(path: Path, config: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[tuple[int, int], str]]:
+def _resumed(path: Path, digest: str | None, name: str) -> tuple[dict[str, np.ndarray], dict[tuple[int, int], str]]:
+    """What a file holds, if it is of the examples with this digest, which came by the argument of this name."""
+    # Files of earlier releases tell no digest.
+    if (told := open_run(path).attributes.get(EXAMPLES)) is not None and told != digest:
+        raise argument_error(name, f"hold the examples of {str(path)!r} to resume it", "others")
+    there = open_in_situ(path)
+    return {name: np.array(v, dtype=float) for name, v in there.values.items()}, dict(there.refused)
+
+
+def _require_alike(path: Path, config: dict[str, Any]) -> None:
+    """Refuse to go on with a file of another config."""
     there = open_in_situ(path)
     for section, now in json.loads(json.dumps(config)).items():
         before = json.loads(json.dumps(there.config[section]))
@@ -342,7 +361,6 @@ def _resumed(path: Path, config: dict[str, Any]) -> tuple[dict[str, np.ndarray],
         if now != before:
             key = next(k for k in {**before, **now} if before.get(k) != now.get(k))
             raise argument_error(key, f"be as in {str(path)!r} to resume it", "another")
-    return {name: np.array(v, dtype=float) for name, v in there.values.items()}, dict(there.refused)
 
 
 def _subject(config: Config, substrates: Sequence[str] | None) -> tuple[type[Lesson], Sequence[str]]:

@@ -13,8 +13,9 @@ them, the beta that brings the cosine to 1e-6 of 1 by that order and what it is 
 beta="auto" takes (by the bias that it measures, whatever the units) with what it reaches. Two figures say why a
 beta is small or not: the condition number of the Jacobian at the free states, and how far the nudge moves a unit,
 where units bend. Beside them stand ordinary EP, live gates of ReLUs, and a store of the free state that droops by
-1e-6 between the two nudges. Gradients are of the examples whose phases all settle with held gates. The file holds
-a row an instance, kept as they come, and the same command goes on from there.
+1e-6 between the two nudges. Gradients are of the examples whose phases all settle with held gates. Full scales are
+set by training examples. The file holds a row an instance, kept as they come, and the same command goes on from
+there. A median over fewer instances than the row has tells how many.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +43,7 @@ from physics_ep.blocks import State
 from physics_ep.cost import CrossEntropy
 from physics_ep.data.datasets import digits
 from physics_ep.equilibrium import NotConverged
-from physics_ep.errors import InputError
+from physics_ep.errors import InputError, argument_error
 from physics_ep.estimators.methods import AsymmetryWarning
 from physics_ep.estimators.step import Step
 from physics_ep.jacobians import Jacobian
@@ -73,6 +76,18 @@ NORMS = (1.1, 2.0)
 MEANT = 1e-6
 """1 - cosine that a beta is sought for."""
 COST = CrossEntropy()
+RECIPE = {
+    "sizes": [list(sizes) for sizes in SIZES.values()],
+    "gains": list(GAINS.values()),
+    "training": [EPOCHS, BATCH, RATE],
+    "examples": [TEST, EXAMPLES],
+    "in_place": [*LEARNED.values(), LEARNING_RATE],
+    "droop": DROOP,
+    "betas": [*BETAS, *WEAK],
+    "norms": list(NORMS),
+    "calibration": "training examples",
+}
+"""What rows are made by, as a file tells it: rows of another recipe have no median with these."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +189,11 @@ def condition(mapped: Mapped, state: State, x: torch.Tensor) -> float:
     return float(torch.linalg.cond(matrix).median())
 
 
+def worst_gap(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> float:
+    """1 - cosine of the worst tensor; NaN if any is."""
+    return float(np.max([1 - row.cosine for row in compare(estimate, exact)]))
+
+
 def exactness(mapped: Mapped, x: torch.Tensor, y: torch.Tensor, betas: tuple[float, float]) -> dict[str, float]:
     """How far estimates are from the implicit gradient of the physical network, on examples that settle."""
     used = settling(mapped, x, y, betas)
@@ -190,8 +210,7 @@ def exactness(mapped: Mapped, x: torch.Tensor, y: torch.Tensor, betas: tuple[flo
         return estimated(beta, method, **options)[0]
 
     def gap(estimate: dict[str, torch.Tensor]) -> float:
-        rows = compare({n: estimate[n] for n in names}, {n: exact[n] for n in names})
-        return max(1 - row.cosine for row in rows)
+        return worst_gap({n: estimate[n] for n in names}, {n: exact[n] for n in names})
 
     coarse, step = estimated(betas[0], "asymmetric")
     fine = found(betas[1], "asymmetric")
@@ -228,7 +247,7 @@ def measured(case: TrainedCase, instance: int, net: PredictiveCodingNetwork, dat
     x, y = data.test_x[:TEST].flatten(1).double(), data.test_y[:TEST]
     with torch.no_grad():
         meant = float((net(x).argmax(1) != y).double().mean())
-    mapped = map_pcn(net, "hopfield", case.device, instance, calibration=x)
+    mapped = map_pcn(net, "hopfield", case.device, instance, calibration=data.train_x[:TEST].flatten(1).double())
     free = relax(mapped.system, x)
     before = of_equilibrium(mapped, free, x, y)
     row: dict[str, Any] = {"key": case.key, "instance": instance, "meant": meant}
@@ -246,6 +265,35 @@ def measured(case: TrainedCase, instance: int, net: PredictiveCodingNetwork, dat
     return row | {"seconds": time.perf_counter() - began}
 
 
+def read(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of a table that was begun.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, something else, or of another recipe.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = found["rows"]
+        assert found["recipe"] == RECIPE
+        assert all({"key", "instance"} <= set(row) for row in rows)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        must = "hold a table of trained copies of this recipe, or none"
+        raise argument_error("out", must, repr(str(path))) from None
+    return rows
+
+
+def median_of(rows: Sequence[dict[str, Any]], name: str, form: str) -> str:
+    """Median of a quantity over the rows that have it, with their number where some lack it; 'none' of none."""
+    values = [float(row[name]) for row in rows if row.get(name) is not None]
+    there = [value for value in values if math.isfinite(value)]
+    if not there:
+        return "none"
+    told = form.format(np.median(there))
+    return told if len(there) == len(rows) else f"{told} ({len(there)} of {len(rows)})"
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """A Markdown row a case: medians over its instances."""
     lines = [
@@ -260,8 +308,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             continue
 
         def middle(name: str, form: str, own: list[dict[str, Any]] = own) -> str:
-            there = [row[name] for row in own if row.get(name) is not None]
-            return form.format(np.nanmedian(there)) if np.isfinite(there).any() else "none"
+            return median_of(own, name, form)
 
         cells = [
             case.network,
@@ -287,14 +334,18 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
+    """Measure the table of trained copies by the options of its command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--instances", type=int, default=3)
     parser.add_argument("--only", default="", help="text that is in the key of a row: 'ACTIVATION depth N, WHAT'")
     parser.add_argument("--table", action="store_true", help="print the table of what is there, and stop")
-    asked = parser.parse_args()
-    rows = json.loads(asked.out.read_text())["rows"] if asked.out.exists() else []
+    asked = parser.parse_args(words)
+    try:
+        rows = read(asked.out) if asked.out.exists() else []
+    except InputError as error:
+        sys.exit(f"trained_copies: {error}")
     if not asked.table:
         data = digits()
         nets: dict[str, PredictiveCodingNetwork] = {}
@@ -308,7 +359,7 @@ def main() -> None:
                         x, y = data.train_x.flatten(1).double(), data.train_y
                         nets[case.network] = trained(case, x, y)
                     rows.append(measured(case, instance, nets[case.network], data))
-                    write_json(asked.out, {"rows": rows})
+                    write_json(asked.out, {"recipe": RECIPE, "rows": rows})
                     print(json.dumps(rows[-1]), flush=True)
     print(table(rows))
 

@@ -124,7 +124,8 @@ def rounding(seed: int, run: Run, weight_bits: int, phase_bits: int) -> float:
 
     Couplings are rounded to `weight_bits` as the device holds them (`hardware_models.oscillators.layers.rounded`),
     and the free phases that outputs are read of to 2^phase_bits steps a turn. Where several outputs then read the
-    same, one of them is picked at random: the mean error over picks is counted.
+    same, one of them is picked at random: the mean error over picks is counted. Examples without a free state count
+    as misclassified.
     """
     config = parse_config(run.config)
     data = load_dataset(config.data)
@@ -143,7 +144,7 @@ def rounding(seed: int, run: Run, weight_bits: int, phase_bits: int) -> float:
             # Cosines of one and the same step, left and right of 0, differ by rounding of the arithmetic.
             top = scores >= scores.amax(1, keepdim=True) - 1e-6
             right += float((top.gather(1, y[free.converged][:, None])[:, 0] / top.sum(1)).sum())
-            total += len(scores)
+            total += len(x)
         errors.append(1 - right / total)
     return 100 * (errors[1] - errors[0])
 

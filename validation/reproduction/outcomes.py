@@ -67,11 +67,12 @@ class RowOutcome:
 
     @property
     def exact(self) -> float | None:
-        """Mean over the seeds of exact gradients; None where none were trained."""
+        """Mean of exact gradients over the seeds that EP has too, or over all where it has none of theirs; None where
+        none were trained."""
         if self.earlier is not None:
             return self.earlier["exact_mean"]
         found = self.values.get("exact", {})
-        return mean_interval(list(found.values())).mean if found else None
+        return mean_interval([found[seed] for seed in self.pairs or found]).mean if found else None
 
     @property
     def paired(self) -> MeanInterval | None:
@@ -164,6 +165,8 @@ def _against_published(row: Row, figure: MeanInterval, count: int) -> str:
         return f"not comparable because {row.incomparable}"
     if row.published is None:
         return "not comparable because no figure was published"
+    if not math.isfinite(figure.mean):
+        return "not judged: a seed has no number"
     if figure.ends is None:
         return "not judged: one seed has no interval"
     if count < FEWEST:
@@ -260,7 +263,8 @@ def _cells(outcome: RowOutcome) -> list[str]:
     if figure is not None and figure.ends is not None:
         ours += f" [{_digits(figure.low, row)}, {_digits(figure.high, row)}]"
     if outcome.exact is not None:
-        ours += f"; exact {_digits(outcome.exact, row)}{unit}"
+        some = f" ({len(outcome.pairs)} of the seeds)" if 0 < len(outcome.pairs) < len(outcome.seeds) else ""
+        ours += f"; exact {_digits(outcome.exact, row)}{unit}{some}"
     name = f"{row.table}/{row.name}"
     return [name, outcome.recipe_name, row.told, ours, str(len(outcome.seeds)), outcome.verdict]
 

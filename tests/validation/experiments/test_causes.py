@@ -112,6 +112,17 @@ def test_ways_are_rows_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert not (tmp_path / "out.json").exists()
 
 
+def test_seeds_that_were_refused_are_told() -> None:
+    """A mean over the seeds that a device could hold is taken for one of all, or one of two for an interval."""
+    key = causes.cases()[0].key
+    rows = [{"key": key, "seed": n, **dict.fromkeys(causes.FOUND, v)} for n, v in enumerate((0.2, 0.4, 0.9))]
+    rows[2] |= {"mapped": None, "learned": None}
+    line = causes.markdown(rows, intervals=True).splitlines()[-1]
+    assert line.startswith("| hopfield | mismatch 10 % | asymmetric | nothing | 30 (20..40) | 30 (20..40) |")
+    assert line.endswith("| 2 (1 refused) |")
+    assert causes.markdown(rows[2:]).splitlines()[-1].endswith("| none | none | 0 (1 refused) |")
+
+
 @pytest.mark.full
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # the optimizer has made no step
 def test_a_row_tells_what_was_learned() -> None:

@@ -8,6 +8,7 @@ import torch
 from hardware_models.hopfield import HopfieldNetwork
 from hardware_models.oscillators import OscillatorNetwork
 from hardware_models.resistive import ResistiveNetwork
+from physics_ep import relax
 from physics_ep.cost import Cost, CrossEntropy, SquaredError
 from physics_ep.errors import InputError
 from physics_ep.system import EnergySystem
@@ -50,6 +51,35 @@ def test_other_energies_are_refused(network: EnergySystem, cost: Cost, error: ty
     """Couplings of phases are not bilinear, so that one example's block is not another's."""
     with pytest.raises(error, match=words):
         eliminating_backward(cost)(network, torch.rand(3, 4), torch.eye(3))
+
+
+def test_a_singular_hessian_is_told() -> None:
+    """Two units with a coupling of 1 have the Hessian ((1, -1), (-1, 1))."""
+    network = HopfieldNetwork([1, 1, 1], activation="tanh").double()
+    with torch.no_grad():
+        for name, p in network.named_parameters():
+            p.fill_(1.0 if name == "layers.1.weight" else 0.0)
+    x = torch.zeros(2, 1, dtype=torch.float64)
+    with pytest.raises(OracleError, match="the Hessian at a free state is singular"):
+        eliminating_backward(SquaredError())(network, x, torch.ones_like(x))
+
+
+def test_each_example_is_held_to_its_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An example that is wrong by all of itself is lost beside one whose error is 1e12 times as large."""
+    network = HopfieldNetwork([8, 12, 4], activation="tanh", gain=0.8, seed=1).double()
+    usual = elimination.eliminated
+
+    def off(*words: object) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden, out = usual(*words)  # type: ignore[arg-type]
+        return torch.cat([hidden[:1], 2 * hidden[1:]]), out
+
+    x = torch.rand(2, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    outputs = network.outputs(relax(network, x).require().state)
+    y = outputs.detach() + torch.tensor([[1e6], [1e-6]], dtype=torch.float64)
+    eliminating_backward(SquaredError())(network, x, y)
+    monkeypatch.setattr(elimination, "eliminated", off)
+    with pytest.raises(OracleError, match="by elimination are off by"):
+        eliminating_backward(SquaredError())(network, x, y)
 
 
 def test_a_wrong_block_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
