@@ -177,7 +177,9 @@ def inference_cost(
             + parts.buffers * static.buffer_power
             + parts.oscillators * static.oscillator_power
         )
-        words["power"] = f"at rest, mean of {counted(len(shown), 'example')}: {of_what}"
+        lost = len(rest.converged) - len(shown)
+        left = f" ({lost} without equilibrium left out)" if lost else ""
+        words["power"] = f"at rest, mean of {counted(len(shown), 'example')}{left}: {of_what}"
         counts = {"amplifiers": parts.amplifiers, "buffers": parts.buffers, "oscillators": parts.oscillators}
         lines = _lines(system)
         for name, n in counts.items():

@@ -47,6 +47,23 @@ def test_a_resistive_network_has_volts_and_seconds_of_its_own() -> None:
     assert 0 <= found.error <= 1
 
 
+def test_power_tells_whom_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mean over the examples that have come to rest is taken for one over all."""
+    network = ResistiveNetwork([5, 3], seed=1).double()
+
+    def lost(*words: Any, **options: Any) -> Any:
+        found = relax(*words, **options)
+        return replace(found, residual=found.residual.where(torch.arange(len(found.residual)) != 2, math.inf))
+
+    whole = network.cell_power(relax(network, X).require().state, X)
+    plain = inference_cost(network, X)
+    assert "mean of 6 examples: " in plain.words["power"]
+    monkeypatch.setattr(cost, "relax", lost)
+    found = inference_cost(network, X)
+    assert "mean of 5 examples (1 without equilibrium left out): " in found.words["power"]
+    assert found.watts - plain.watts == pytest.approx(float(whole[torch.arange(6) != 2].mean() - whole.mean()))
+
+
 def drawn(network: HopfieldNetwork, name: str) -> torch.Tensor:
     """G+ + G- of the cells of a parameter, from the weights that were asked for: those of the same network without
     a device."""

@@ -37,3 +37,20 @@ def test_the_nudge_of_a_run_is_the_one_that_it_learnt_with(tmp_path: Path) -> No
         simulate(system, x, nudge=Nudge(SquaredError(), labels[:2], 1e-5), start=relax(system, x).state)
     with pytest.raises(InputError, match="examples must be at most"):
         nudge_of(path, 10**6)
+
+
+@pytest.mark.parametrize("beta", [0.03, "auto"])
+def test_the_strength_is_that_of_the_run(beta: float | str, tmp_path: Path) -> None:
+    """A run that was trained with a strength of its own is nudged by a tenth of the system's scale."""
+    x, labels = torch.rand(6, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
+    config = {
+        "system": {"name": "hopfield", "sizes": [3, 3]},
+        "ep": {"beta": beta, "cost": "squared_error", "target": 0.5},
+        "training": {"epochs": 1},
+        "optimizer": {"lr": 0.01},
+    }
+    train(config, data=(x, labels, x, labels), out=tmp_path / "run.h5")
+    found, nudge = nudge_of(tmp_path / "run.h5")
+    assert torch.equal(found, x)
+    assert nudge.beta == (beta if beta != "auto" else 0.1 * load_system(tmp_path / "run.h5").nudge_scale)
+    assert torch.equal(nudge.y, 0.5 * torch.nn.functional.one_hot(labels, 3))
