@@ -67,7 +67,7 @@ class RowOutcome:
 
     @property
     def exact(self) -> float | None:
-        """Mean of exact gradients over the seeds that EP has too, or over all where it has none of theirs; None where
+        """Mean of exact gradients over the seeds that EP has too, or over all where there are none such; None where
         none were trained."""
         if self.earlier is not None:
             return self.earlier["exact_mean"]
