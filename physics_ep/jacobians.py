@@ -24,6 +24,8 @@ PAIRS = 4
 """Pairs of random directions along which an asymmetry is measured; each example has its own."""
 ZERO = 1e-9
 """Part of the largest eigenvalue below which one is zero; smaller, and symmetries would count as instabilities."""
+ROUNDING = 1e3
+"""Times eps, and the mean size of two variables' rows of J, by which J_ij and J_ji may differ by rounding."""
 KRYLOV = 40
 """Products by which the rightmost eigenvalue of a large Jacobian is sought."""
 
@@ -168,16 +170,15 @@ class Jacobian:
         Parameters
         ----------
         even : bool
-            Take D J D for J, with D diagonal and D_i^-2 the largest entry of row i. It is symmetric if J is, and no
-            row is larger than others: one stiff or saturated variable, whose row is 1e10 of theirs, would make
-            any asymmetry of the others look like rounding.
+            Take differences of scale out: stiff or saturated variables, whose rows are 1e10 of the others', or a
+            milliohm at each node, would make any asymmetry look like rounding. Where the matrix is kept the answer
+            is that of the pair of variables that differs most (`pairwise_asymmetry`); else J is taken for D J D,
+            with D diagonal and D_i^-2 the largest entry of row i, which is symmetric if J is.
         """
         if self._matrix is not None:
-            matrix = self._matrix
             if even:
-                ease = _ease(matrix.abs().amax(2))
-                matrix = ease[:, :, None] * matrix * ease[:, None]
-            return _ratio(float((matrix - matrix.mT).norm()), float(matrix.norm()))
+                return pairwise_asymmetry(self._matrix, None if self.inverse is None else self.inverse != 0)
+            return _ratio(float((self._matrix - self._matrix.mT).norm()), float(self._matrix.norm()))
         pairs = random_pairs(self._force)
         ease = torch.ones_like(pairs[0][0])
         if even:
@@ -235,6 +236,23 @@ class Jacobian:
             table[:, k + 1, k] = grown
             basis.append(w / grown.clamp_min(torch.finfo(v.dtype).tiny)[:, None])
         return table[:, :depth], table[:, depth, depth - 1]
+
+
+def pairwise_asymmetry(matrix: torch.Tensor, moves: torch.Tensor | None = None) -> float:
+    """Largest |J_ij - J_ji| / (|J_ij| + |J_ji|) of matrices (B, n, n): 0 if symmetric, 1 of what is one-way.
+
+    Pairs whose difference is within `ROUNDING` eps of the geometric mean of the sizes of both rows count as equal:
+    a sum of large entries that cancel leaves as much. Variables that do not move, where `moves` (B, n) is False,
+    are left out: nothing is known of what they would do.
+    """
+    if moves is not None:
+        matrix = torch.where(moves[:, :, None] & moves[:, None], matrix, torch.zeros_like(matrix))
+    size = matrix.abs()
+    root = size.amax(2).sqrt()
+    apart = (matrix - matrix.mT).abs()
+    beyond = apart > ROUNDING * torch.finfo(matrix.dtype).eps * root[:, :, None] * root[:, None]
+    ratios = torch.where(beyond, apart / (size + size.mT), torch.zeros_like(apart))
+    return float(ratios.max()) if ratios.numel() else 0.0
 
 
 def difference_asymmetry(force: Callable[[State], State], state: State, free: State | None) -> float:

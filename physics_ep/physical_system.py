@@ -521,8 +521,8 @@ class Phase:
         Parameters
         ----------
         even : bool
-            Where products with J itself are at hand, measure each variable in units in which its own row of J has
-            size 1 (`Jacobian.asymmetry`). Differences are too coarse for that, and give the plain figure.
+            Where products with J itself are at hand, take differences of scale between variables out
+            (`Jacobian.asymmetry`). Differences are too coarse for that, and give the plain figure.
         """
         assert self.origin is not None
         wide = widened(self.system)

@@ -12,7 +12,7 @@ import torch
 
 from physics_ep.blocks import State, flat, unflat
 from physics_ep.errors import InputError
-from physics_ep.jacobians import Jacobian
+from physics_ep.jacobians import Jacobian, pairwise_asymmetry
 from physics_ep.nudging import Nudge
 from physics_ep.physical_system import Inputs, Phase
 from physics_ep.relaxation.newton import NewtonKrylov
@@ -73,6 +73,11 @@ class ActivePhase(FieldPhase):
         if self._slopes is None:
             self._slopes = self.jacobian.matrix
         return self._slopes
+
+    def asymmetry(self, even: bool = False) -> float:
+        """`Phase.asymmetry`; without differences of scale that of the pair of unknowns that differs most, however
+        many there are."""
+        return pairwise_asymmetry(self.slopes) if even else super().asymmetry()
 
     def reads(self) -> torch.Tensor:
         """Outputs as sums of the voltages of all nodes but ground, (n_out, n_nodes - 1)."""

@@ -82,7 +82,7 @@ class Choice:
     asymmetry : float
         |A| / |J| as last measured (`Phase.asymmetry`); NaN where nothing asked for it.
     even : float
-        The same with each variable in units in which its own row of J has size 1: what decides.
+        The same with differences of scale between variables taken out (`Jacobian.asymmetry`): what decides.
     """
 
     method: str
@@ -176,7 +176,7 @@ class MethodChoice:
         found = self.choice.asymmetry
         if due or biased:
             found = ranks.largest(base.asymmetry(), system.device)
-        figure = f"{found:.2g}" if found > rounding else f"{found:.2g} ({even:.2g}, each variable in its own units)"
+        figure = f"{found:.2g}" if found > rounding else f"{found:.2g} ({even:.2g} without differences of scale)"
         if biased and base.adjoint() is base:
             name = type(system).__name__
             if asked in EXACT and system.smooth:  # at kinks, differences may tell an asymmetry that is not there

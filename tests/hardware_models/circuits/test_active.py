@@ -481,3 +481,25 @@ def test_one_stiff_part_does_not_hide_a_one_way_part() -> None:
         exact = circuit.outputs(step.equilibria[0].state)[0, 0] * circuit.sensitivities()["conductance"][0, 0]
         assert circuit.conductance.grad is not None
         torch.testing.assert_close(circuit.conductance.grad, exact, rtol=1e-2, atol=1e-6 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("transconductance", "method"), [(1e-6, "asymmetric"), (1e-9, "asymmetric"), (0.0, "energy")]
+)
+def test_milliohms_at_all_nodes_hide_no_one_way_part(transconductance: float, method: str) -> None:
+    """A source's entry of the Jacobian is 1e-9 of each row's, and less: what it does would have no gradient."""
+    parts = [
+        V("in", 1.0),
+        Part("R1", "resistor", ("in", "a"), (1e-3,)),
+        Part("R2", "resistor", ("a", "b"), (2e-3,)),
+    ]
+    parts += [
+        Part("R3", "resistor", ("b", "c"), (5e-4,)),
+        *(Part(f"R{n}", "resistor", (n, "0"), (1e3,)) for n in "abc"),
+    ]
+    parts.append(Part("G1", "vccs", ("c", "0", "a", "0"), (transconductance,)))
+    circuit = Circuit(Parts.collect(parts), outputs=["c"])
+    x, y = torch.tensor([[1.0], [2.0]], dtype=torch.float64), torch.zeros(2, 1, dtype=torch.float64)
+    step = EquilibriumPropagation(SquaredError(), beta=1.0, method="auto").backward(circuit, x, y)
+    assert step.method == method
+    assert step.asymmetry < 1e-8

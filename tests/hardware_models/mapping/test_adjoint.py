@@ -154,7 +154,7 @@ def test_a_saturated_unit_hides_no_difference_of_copies() -> None:
     assert asymmetry < 1e-8
     assert gap <= 1e-6
     assert abs(order - 2) <= 0.1
-    with pytest.warns(AsymmetryWarning, match="each variable in its own units"):
+    with pytest.warns(AsymmetryWarning, match="without differences of scale"):
         mapped.estimate(x, y, CrossEntropy(), beta=1e-2, method="energy")
 
 

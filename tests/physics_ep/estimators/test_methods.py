@@ -12,7 +12,7 @@ from hardware_models import DeviceModel, FitzHughNagumoChain, HopfieldNetwork, m
 from physics_ep import EquilibriumPropagation, SquaredError, VectorField, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.estimators.methods import HARDWARE, AsymmetryWarning, UnstableFreeState
-from physics_ep.jacobians import Jacobian
+from physics_ep.jacobians import Jacobian, pairwise_asymmetry
 from physics_ep.predictive_coding import mlp
 from tests.support.systems import batch
 from tests.support.vector_fields import Amplifiers, TanhUnits, Wells, step_ratio
@@ -149,8 +149,32 @@ def test_a_saturated_unit_hides_no_asymmetry(n: int) -> None:
     system = Amplifiers(n, 0.5)
     with torch.no_grad():
         system.b[0] = 13.0
-    with pytest.warns(AsymmetryWarning, match=r"each variable in its own units\)\. method='asymmetric' is exact"):
+    with pytest.warns(AsymmetryWarning, match=r"without differences of scale\)\. method='asymmetric' is exact"):
         EquilibriumPropagation(SquaredError(), beta=1e-3, method="energy").backward(system, x, y)
+
+
+def test_units_at_their_rails_make_no_symmetric_couplings_one_way() -> None:
+    """A unit whose slope has underflowed moves nothing, and is moved: its column is zero, and its row is not."""
+    x, y = batch(5, 4, 3)
+    system = Amplifiers(12, 0.0)
+    with torch.no_grad():
+        system.b[0] = 40.0
+    assert gradient(system, x, y, "auto")[1].method == "energy"
+    with torch.no_grad():
+        system.w[1, 2] += 1e-5
+    assert gradient(system, x, y, "auto")[1].method == "asymmetric"
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-7])
+def test_pairs_are_compared_beyond_rounding(share: float) -> None:
+    """Sums of large terms that cancel leave noise in small entries, which is none; 1e-7 of a pair is one."""
+    generator = torch.Generator().manual_seed(1)
+    root = torch.randn(2, 30, 30, generator=generator, dtype=torch.float64)
+    stiff = torch.logspace(0, 8, 30, dtype=torch.float64)
+    matrix = (stiff[:, None] * root) @ root.mT @ torch.diag(stiff)  # symmetric but for rounding: two orders of sums
+    matrix[:, 25, 28] *= 1 + share
+    found = pairwise_asymmetry(matrix)
+    assert found == (0.0 if share == 0 else pytest.approx(share / 2, rel=1e-3))
 
 
 def test_a_few_products_read_the_asymmetry_that_the_matrix_has() -> None:
