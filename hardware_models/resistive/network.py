@@ -221,12 +221,8 @@ class ResistiveNetwork(LayeredSystem):
             with torch.no_grad():
                 self.couplings[-1].bias = nn.Parameter(rest * self.loads()[-1])
         for k, n in enumerate(sizes[1:-1], 1):
-            sign = torch.where(torch.arange(n) < (n + 1) // 2, 1.0, -1.0).to(torch.get_default_dtype())
-            infinity = torch.full_like(sign, math.inf)
-            zero = torch.zeros_like(sign)
-            self.register_buffer(f"signs_{k}", sign, persistent=False)
-            self.register_buffer(f"low_{k}", torch.where(sign > 0, zero, -infinity), persistent=False)
-            self.register_buffer(f"high_{k}", torch.where(sign > 0, infinity, zero), persistent=False)
+            sign = torch.where(torch.arange(n) < (n + 1) // 2, 1.0, -1.0)
+            self._hold(k, sign.to(torch.get_default_dtype()))
         # c_k: amplifiers downstream of each layer.
         self.stages = tuple(math.prod(a * a for a in self.gains[k + 1 :]) for k in range(len(pairs)))
         self.smooth = diode != "ideal"
@@ -367,6 +363,18 @@ class ResistiveNetwork(LayeredSystem):
     def limits(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Least and greatest voltage that ideal diodes leave to the nodes of hidden layer k, (n_k,) volts."""
         return cast(torch.Tensor, getattr(self, f"low_{k}")), cast(torch.Tensor, getattr(self, f"high_{k}"))
+
+    def _hold(self, k: int, sign: torch.Tensor) -> None:
+        """Keep what the ideal diodes of hidden layer k do: `signs`, and their `limits`, which a phase asks for."""
+        infinity, zero = torch.full_like(sign, math.inf), torch.zeros_like(sign)
+        self.register_buffer(f"signs_{k}", sign, persistent=False)
+        self.register_buffer(f"low_{k}", torch.where(sign > 0, zero, -infinity), persistent=False)
+        self.register_buffer(f"high_{k}", torch.where(sign > 0, infinity, zero), persistent=False)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for k in range(1, len(self.sizes) - 1):  # networks that were pickled before have no limits
+            self._hold(k, self.signs(k))
 
     def free_variables(self, state: State, x: torch.Tensor) -> State | None:
         prepared: PreparedNodes = self.prepare(x).cache

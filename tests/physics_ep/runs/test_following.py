@@ -33,6 +33,7 @@ def test_only_a_beta_that_is_left_to_the_recipe_gives_way() -> None:
     assert not with_recipe(parse_config({"system": {"name": "pcn"}})).ep.lower_beta  # its recipe has 'auto'
 
 
+@pytest.mark.full
 def test_beta_beyond_the_limit_gives_way_and_is_told_once() -> None:
     """A limit that is met in the first batch of each of two epochs."""
     config: dict[str, Any] = {"system": {"name": "hopfield", "sizes": [3, 8, 2]}, "training": {"epochs": 2}}
