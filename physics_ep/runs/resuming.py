@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from ..config import Config, DataSection, parse_config
-from ..data.cifar import VARIANTS
 from ..data.datasets import TABLES, Dataset, fits_scales
 from ..errors import InputError, argument_error
 from ..storage.run_file import Run
@@ -36,10 +35,6 @@ KEPT_EPOCH = "kept_epoch"
 EXAMPLES = "examples_sha256"
 """Attribute of a run on examples from a table or from Python: their digest (`Dataset.digest`). A known set that is
 scaled by its own examples has that of the first ones, which tells the scale."""
-
-PIXELS = "pixels_sha256"
-"""Attribute of a run on CIFAR: the digest of its first examples. Folders of JPEG files have other pixels than the
-set's own files, and another order."""
 
 
 class Interruption:
@@ -156,25 +151,6 @@ def digest_of(data: Dataset, section: DataSection, given: bool = False) -> str |
     if given or data.name in TABLES:
         return data.digest()
     return data.digest(1) if fits_scales(section) else None
-
-
-def digests_of(data: Dataset, section: DataSection, given: bool = False) -> dict[str, str]:
-    """Attributes by which a training tells its examples: `EXAMPLES`, or `PIXELS` of CIFAR, or none.
-
-    The arguments are those of `digest_of`.
-    """
-    digest = digest_of(data, section, given)
-    if digest is not None:
-        return {EXAMPLES: digest}
-    return {PIXELS: data.digest(1)} if data.name in VARIANTS else {}
-
-
-def check_pixels(run: Run, digest: str | None) -> None:
-    """Raise InputError where a training would go on with other pixels of its data set."""
-    # Runs of earlier releases do not tell theirs.
-    if digest is not None and run.attributes.get(PIXELS, digest) != digest:
-        must = "lead to the files that the run was trained on (JPEG files have pixels and an order of their own)"
-        raise argument_error("data.folder", must, "others")
 
 
 def check_examples(run: Run, section: DataSection, digest: str | None, name: str = "data.file") -> None:

@@ -63,14 +63,12 @@ from .results import TrainingResult
 from .resuming import (
     EXAMPLES,
     KEPT_EPOCH,
-    PIXELS,
     TEST_READ,
     Interruption,
     check_examples,
-    check_pixels,
     check_resumable,
     copied,
-    digests_of,
+    digest_of,
     interruptible,
     past_metrics,
 )
@@ -286,8 +284,9 @@ class _Trainer:
         self.within: dict[str, Any] = {}  # an epoch that a resumed run had begun, or what of one is in the file
         self.written = time.monotonic()
         self.attributes = run_attributes(config)
-        if isinstance(data, InMemory):
-            self.attributes |= digests_of(data.data, config.data, bool(self.examples))
+        digest = digest_of(data.data, config.data, bool(self.examples)) if isinstance(data, InMemory) else None
+        if digest is not None:
+            self.attributes[EXAMPLES] = digest
         self.n_outputs = data.n_outputs
         self.targets: dict[str, Any] | None = None
         if data.targets is not None:
@@ -309,7 +308,6 @@ class _Trainer:
                 raise argument_error("data", must, "others" if name == "x" else "other targets")
         name = "data" if self.examples else "data.file"
         check_examples(run, self.config.data, self.attributes.get(EXAMPLES), name)
-        check_pixels(run, self.attributes.get(PIXELS))
         state, epochs = dict(run.resume), run.epochs
         self.best, self.within = dict(state.pop("best", {})), state.pop("within", {})
         if not self.best and epochs:  # a run of an earlier release

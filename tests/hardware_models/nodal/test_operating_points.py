@@ -15,7 +15,6 @@ from hardware_models.nodal import equations as nodal_equations
 from hardware_models.nodal import factors as nodal_factors
 from hardware_models.nodal import points as mna
 from hardware_models.nodal.points import operating_point
-from hardware_models.nodal.power import power_at_rest
 from physics_ep import Status
 from physics_ep.errors import InputError
 from tests.support.nodal import KILO, MILLI, circuit, ohms, source, violation
@@ -329,12 +328,3 @@ def test_bad_arguments(options: dict, said: str) -> None:
     with pytest.raises(InputError) as error:
         operating_point(circuit(source(1.0), ohms("R", "in", "0", 1.0)), **options)
     assert said in str(error.value)
-
-
-def test_power_at_rest_is_that_of_the_sources_given() -> None:
-    """Watts of each row are those of its own sources: V^2 / R in resistors, and what they take the source gives."""
-    parts = circuit(source(5.0), ohms("R1", "in", "a", 1 * KILO), ohms("R2", "a", "0", 3 * KILO))
-    taken = power_at_rest(parts, [[1.0], [2.0]])
-    assert taken["resistor"] == pytest.approx([0.25e-3, 1e-3], rel=1e-9)
-    assert taken["voltage_source"] == pytest.approx([-0.25e-3, -1e-3], rel=1e-9)
-    assert power_at_rest(parts)["resistor"] == pytest.approx([6.25e-3], rel=1e-9)

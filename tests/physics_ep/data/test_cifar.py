@@ -21,7 +21,6 @@ from physics_ep.data.datasets import load_dataset, locate
 from physics_ep.data.held_out import limited
 from physics_ep.data.images import read_images
 from physics_ep.errors import InputError
-from physics_ep.runs.training import train
 
 DATA = os.environ.get("PHYSICS_EP_DATA")  # before the fixture below hides it from the other tests
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -334,28 +333,6 @@ def test_augmentation_repeats_from_its_seed(name: str) -> None:
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert one.shape == x.shape
-
-
-def test_a_training_goes_on_with_the_pixels_that_it_began_with(tmp_path) -> None:
-    """A run on the set's own files goes on with JPEG files of the same name, whose pixels and order are others."""
-    own = tmp_path / "own"
-    write_binary(own / "cifar-10-batches-bin", n=2)
-    write_folders(tmp_path / "jpeg" / "cifar10", ".jpg", n=1)
-    run, config = (
-        tmp_path / "run.h5",
-        {
-            "system": {"name": "pcn", "sizes": [3072, 10]},
-            "data": {"name": "cifar10", "layout": "flat", "train_examples": 10, "test_examples": 2},
-            "training": {"epochs": 1},
-            "optimizer": {"lr": 0.01},
-        },
-    )
-    train(config, data=own, out=run)
-    more = ["training.epochs=2"]
-    with pytest.raises(InputError, match=r"data.folder must lead to the files that the run was trained on"):
-        train(config, data=tmp_path / "jpeg", overrides=more, resume=run)
-    moved = own.rename(tmp_path / "moved")
-    assert len(train(config, data=moved, overrides=more, resume=run).metrics["loss"]) == 2
 
 
 @pytest.mark.full
