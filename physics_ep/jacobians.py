@@ -117,6 +117,11 @@ class Jacobian:
         return matrix.detach().nan_to_num_(0.0, 0.0, 0.0)  # what has diverged has no Jacobian
 
     @property
+    def kept(self) -> torch.Tensor | None:
+        """J of each example (B, n, n) where it has been found and kept, else None."""
+        return self._matrix
+
+    @property
     def matrix(self) -> torch.Tensor:
         """J of each example, (B, n, n)."""
         kept = self._kept_matrix()

@@ -530,6 +530,13 @@ class Phase:
         x = in_dtype(self.inputs.x, wide.dtype)
         return difference_asymmetry(lambda s: wide.force(s, x), state, wide.free_variables(state, x))
 
+    def likely_start(self) -> State | None:
+        """The displacement by the nudge to first order, where it costs next to nothing.
+
+        None (the default): start at the origin.
+        """
+        return None
+
     def drooped(self, share: float) -> Phase:
         """Phase whose stored free state has lost this share of itself; this phase if nothing is stored."""
         return self

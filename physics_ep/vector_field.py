@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import torch
 
-from .blocks import State, flat, in_dtype
+from .blocks import State, flat, in_dtype, unflat
 from .energies import forces
 from .errors import argument_error
 from .jacobians import Jacobian
@@ -143,9 +143,29 @@ class FieldPhase(Phase):
             return torch.autograd.grad(total, leaves)  # type: ignore[arg-type]
 
     def adjoint(self) -> FieldPhase:
+        skew = self.jacobian.skew()  # before the twin is made, which has the Jacobian with it
         twin = copy.copy(self)
-        twin.skew = self.jacobian.skew()
+        twin.skew = skew
         return twin
+
+    def likely_start(self) -> State | None:
+        """Linear response J^-T of the transposed problem to the nudge, where the matrix J is kept for it.
+
+        Examples start at the origin where that lowers no residual: J may be singular, or the nudge strong.
+        """
+        matrix = self.jacobian.kept if self.skew is not None and self.jacobian.keep is None else None
+        if matrix is None or self.nudge is None or self.nudge.cost.holds:
+            return None
+        assert self.origin is not None
+        pull = self.cost_force(self.origin)
+        moved = torch.linalg.solve_ex(matrix.mT, -flat(pull)[:, :, None])[0][:, :, 0]
+        if not self.straight:
+            steep = flat(self.steepness(self.origin))
+            moved = torch.where(steep == 0, torch.zeros_like(steep), moved / steep)
+        shapes = [s.shape for s in self.origin]
+        found = self.project(unflat(moved.nan_to_num(0.0, 0.0, 0.0), shapes))
+        better = self.residual(self.force(found)) < self.residual(pull)
+        return unflat(torch.where(better[:, None], flat(found), torch.zeros_like(moved)), shapes)
 
     def drooped(self, share: float) -> FieldPhase:
         twin = copy.copy(self)

@@ -127,6 +127,7 @@ def relax_nudged(
             start = tuple(scale * d for d in narrowed(known.displacement, base.dtype))
             start = start if scheme.analytic else base.nudged(nudge).project(start)
         phase = base.nudged(nudge)
+        start = phase.likely_start() if start is None else start
         phases[i] = recipe.solve(phase.drooped(recipe.droop * len(phases)) if recipe.droop else phase, start)
     return phases
 
