@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import nn
 
 from physics_ep.blocks import State
@@ -21,7 +20,7 @@ from physics_ep.system import EnergySystem, Inputs, Phase
 from ..arrays import array
 from ..netlists.parts import Parts
 from ..netlists.shunts import with_gmin
-from ..netlists.topology import held_by_leakage
+from ..netlists.topology import components, held_by_leakage
 from ..nodal import points as mna
 from . import kernels
 from .active import ActiveCircuit
@@ -199,8 +198,8 @@ class Circuit(PartsCircuit, EnergySystem):
         kinds = ("resistor", "memristor", "diode")
         ends = np.concatenate([*(parts.group(kind).nodes for kind in kinds), leaky.nodes[leaky.values[:, 2] > 0]])
         columns = np.where(net.unknown[ends] < 0, self._layout.n, net.unknown[ends])
-        graph = sparse.coo_array((np.ones(len(ends)), columns.T), shape=(self._layout.n + 1,) * 2)
-        return int(sparse.csgraph.connected_components(graph, directed=False)[0]) == 1
+        label = components(self._layout.n + 1, columns)
+        return bool((label == label[0]).all())
 
     @property
     def layout(self) -> Layout:

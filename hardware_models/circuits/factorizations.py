@@ -31,7 +31,7 @@ from scipy.sparse.linalg import splu
 
 from physics_ep.errors import InputError
 
-from . import elimination_kernels
+from . import elimination_kernels, layout_kernels
 from . import matrix_kernels as kernels
 from .elimination import Fill, fill_of
 
@@ -155,7 +155,8 @@ def choose(n: int, pairs: np.ndarray, kind: str | None = None, eliminate: bool |
         If the kind is 'cholmod' and scikit-sparse is not installed.
     """
     degree = np.bincount(pairs.ravel(), minlength=n)
-    graph = sparse.csr_array((np.ones(2 * len(pairs)), (pairs.T.ravel(), pairs[:, ::-1].T.ravel())), shape=(n, n))
+    starts, neighbours = layout_kernels.adjacency(pairs, n)
+    graph = sparse.csr_array((np.ones(len(neighbours)), neighbours, starts), shape=(n, n))
     everyone, nobody = np.arange(n), np.empty(0, dtype=np.int64)
     first = nobody if eliminate is False else np.flatnonzero(_independent(graph))[: n - 1]
     sets = [one for one in (nobody, first) if eliminate is None or bool(len(one)) == eliminate] or [nobody]
@@ -229,12 +230,10 @@ def _band(graph: sparse.csr_array, first: np.ndarray, left: np.ndarray) -> tuple
         rest = graph[left][:, left] + bridge.T @ bridge
     order = reverse_cuthill_mckee(sparse.csr_matrix(rest), symmetric_mode=True).astype(np.int64)
     candidates = []
-    entries = rest.tocoo()
     for one in (order, np.arange(len(left))):
         position = np.empty(len(left), dtype=np.int64)
         position[one] = np.arange(len(left))
-        gap = np.abs(position[entries.row] - position[entries.col])
-        candidates.append((int(gap.max()) if gap.size else 0, one))
+        candidates.append((int(layout_kernels.width(rest.indptr, rest.indices, position)), one))
     width, order = min(candidates, key=lambda candidate: candidate[0])
     return order, width
 
@@ -245,14 +244,7 @@ def _laid_out(n: int, pairs: np.ndarray, plan: _Plan) -> Pattern:
     position = np.empty(n, dtype=np.int64)
     position[plan.first] = np.arange(len(plan.first))
     position[plan.rest] = np.arange(len(plan.rest))
-    a, b = pairs[:, 0], pairs[:, 1]
-    both = (side[a] == 1) & (side[b] == 1)
-    swap = np.where(both, position[a] < position[b], side[a] == 1)
-    i, j = np.where(swap, b, a), np.where(swap, a, b)
-    place = np.stack([both.astype(np.int64), position[i], position[j]], 1)
-    across = np.flatnonzero(~both)
-    across = across[np.lexsort((place[across, 2], place[across, 1]))]
-    rows = np.searchsorted(place[across, 1], np.arange(len(plan.first) + 1))
+    place, rows, columns, entries = layout_kernels.placed(pairs, side, position, len(plan.first))
     return Pattern(
         n,
         pairs,
@@ -260,10 +252,10 @@ def _laid_out(n: int, pairs: np.ndarray, plan: _Plan) -> Pattern:
         plan.first,
         plan.rest,
         plan.width,
-        np.ascontiguousarray(place),
-        rows.astype(np.int64),
-        np.ascontiguousarray(place[across, 2]),
-        across.astype(np.int64),
+        place,
+        rows,
+        columns,
+        entries,
         plan.fill,
     )
 

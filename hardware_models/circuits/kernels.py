@@ -215,7 +215,7 @@ def resistor_matrix(g: Array, n: int, n_pairs: int, net: Net) -> tuple[Array, Ar
     diagonal, off = np.zeros(n), np.zeros(n_pairs)
     stamps, shares = net.resistor_stamps, net.resistor_shares
     for e in range(len(g)):
-        a, b, pair = stamps[e]
+        a, b, pair = stamps[e, 0], stamps[e, 1], stamps[e, 2]
         if a >= 0:
             diagonal[a] += g[e] * shares[e, 0]
         if b >= 0:
@@ -247,7 +247,7 @@ def with_slopes(diagonal: Array, off: Array, slopes: Array, net: Net) -> tuple[A
         there = diagonal[row]
         for e in range(len(stamps)):
             g = slopes[row, e]
-            a, b, pair = stamps[e]
+            a, b, pair = stamps[e, 0], stamps[e, 1], stamps[e, 2]
             if a >= 0:
                 there[a] += g * shares[e, 0]
             if b >= 0:

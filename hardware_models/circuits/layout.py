@@ -14,7 +14,7 @@ from physics_ep.errors import InputError, argument_error
 
 from ..laws.elements import ELEMENTS
 from ..netlists.parts import Parts
-from . import kernels
+from . import kernels, layout_kernels
 from .factorizations import Matrix, Pattern, choose
 from .reduction import Reduction
 
@@ -197,24 +197,24 @@ def lay_out(
         values[start : start + count, : own.shape[1]] = own
         start += count
     unknown = reduction.unknown
-    weight = np.where(unknown[ends[:, 0]] >= 0, reduction.weight[ends[:, 0]], reduction.weight[ends[:, 1]])
+    weight = layout_kernels.stage_weights(ends, unknown, reduction.weight)
     resistors, sources = counts[0], counts[-1]
-    a, b = unknown[ends[: len(ends) - sources]].T
-    joined = (a >= 0) & (b >= 0) & (a != b)
-    n = len(reduction.representative)
-    keys, inverse = np.unique((np.minimum(a, b) * n + np.maximum(a, b))[joined], return_inverse=True)
-    numbers = np.full(len(a), -1, dtype=np.int64)
-    numbers[joined] = inverse.reshape(-1)
-    pairs = np.stack([keys // max(n, 1), keys % max(n, 1)], 1).astype(np.int64)
-    acting = _acting(ends, reduction)
+    n, conducting = len(reduction.representative), ends[: len(ends) - sources]
+    a, b = unknown[conducting].T
+    numbers, pairs = layout_kernels.numbered_pairs(np.ascontiguousarray(a), np.ascontiguousarray(b), n)
+    row = reduction.scale * reduction.weight
+    acting, stamps, shares = layout_kernels.stamped(conducting, numbers, unknown, reduction.scale, row)
     net = kernels.Net(
         unknown,
         reduction.scale,
-        reduction.scale * reduction.weight,
-        np.ascontiguousarray(acting[:resistors]),
-        np.ascontiguousarray(acting[resistors : len(ends) - sources]),
-        np.ascontiguousarray(kinds[resistors : len(ends) - sources]).astype(np.int64),
-        *_stamps(ends[: len(ends) - sources], numbers, reduction, resistors),
+        row,
+        acting[:resistors],
+        acting[resistors:],
+        np.ascontiguousarray(kinds[resistors : len(conducting)]).astype(np.int64),
+        stamps[:resistors],
+        stamps[resistors:],
+        shares[:resistors],
+        shares[resistors:],
     )
     read = np.empty((0, 2), dtype=np.int64) if outputs is None else outputs
     (plus, minus), scale = unknown[read].T, reduction.scale[read].T
@@ -246,20 +246,6 @@ def _acting(ends: np.ndarray, reduction: Reduction) -> np.ndarray:
     row = reduction.scale * reduction.weight
     idle = (reduction.unknown[first] == reduction.unknown[second]) & (row[first] == row[second])
     return np.where(idle[:, None], 0, ends)
-
-
-def _stamps(
-    ends: np.ndarray, pairs: np.ndarray, reduction: Reduction, resistors: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Stamps and shares of `kernels.Net`, of resistors and of junctions."""
-    unknown, scale, row = reduction.unknown[ends], reduction.scale[ends], (reduction.scale * reduction.weight)[ends]
-    shares = np.stack([row[:, 0] * scale[:, 0], row[:, 1] * scale[:, 1], -row[:, 0] * scale[:, 1]], 1)
-    # An element between two nodes that follow one unknown acts on that unknown once.
-    one = (unknown[:, 0] == unknown[:, 1]) & (unknown[:, 0] >= 0)
-    shares[one, 0] = ((row[:, 0] - row[:, 1]) * (scale[:, 0] - scale[:, 1]))[one]
-    stamps = np.stack([unknown[:, 0], np.where(one, -1, unknown[:, 1]), pairs], 1)
-    both = (np.ascontiguousarray(stamps), np.ascontiguousarray(shares))
-    return both[0][:resistors], both[0][resistors:], both[1][:resistors], both[1][resistors:]
 
 
 def _bounds(parts: Parts, unknown: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:

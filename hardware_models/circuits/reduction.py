@@ -20,13 +20,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from physics_ep.errors import InputError
 
 from ..netlists.parts import BEHAVIOURAL, CHANNELS, Parts
 from ..netlists.resting import resting
-from ..netlists.topology import check_floating, check_loops
+from ..netlists.topology import check_floating, check_loops, components
 from .senses import Amplifier, amplifiers
 
 CONDUCTORS = ("resistor", "memristor", "diode", "piecewise_diode")
@@ -139,7 +138,7 @@ def check_grounded(parts: Parts, known: list[Amplifier]) -> None:
     """Raise InputError naming a node that no conductor, voltage source or amplifier leads to ground."""
     kinds = (*CONDUCTORS, "ideal_diode", "voltage_source", "inductor")
     pairs = np.array([(one.input, one.output) for one in known], dtype=np.int64).reshape(-1, 2)
-    label = _components(len(parts.nodes), np.concatenate([*(parts.group(kind).nodes for kind in kinds), pairs]))
+    label = components(len(parts.nodes), np.concatenate([*(parts.group(kind).nodes for kind in kinds), pairs]))
     loose = np.flatnonzero(label != label[0])
     if loose.size:
         others = f" (and {loose.size - 1} more)" if loose.size > 1 else ""
@@ -147,12 +146,6 @@ def check_grounded(parts: Parts, known: list[Amplifier]) -> None:
             f"Node {parts.nodes[loose[0]]!r}{others} floats: no path of parts leads from it to ground "
             "(capacitors and current sources do not count)."
         )
-
-
-def _components(n: int, ends: np.ndarray) -> np.ndarray:
-    """Label of each node's connected component, (n,)."""
-    graph = sparse.coo_array((np.ones(len(ends), dtype=np.int8), (ends[:, 0], ends[:, 1])), shape=(n, n))
-    return connected_components(graph, directed=False)[1]
 
 
 def _follow(parts: Parts, ties: Ties) -> tuple[np.ndarray, np.ndarray, sparse.csr_array, np.ndarray]:
@@ -202,7 +195,7 @@ def _weights(parts: Parts, unknown: np.ndarray, known: list[Amplifier]) -> tuple
         return weight, ""
     kinds = (*CONDUCTORS, "current_source", "voltage_source", "inductor")
     ends = np.concatenate([parts.group(kind).nodes for kind in kinds])
-    stage = _components(n, ends[(unknown[ends] >= 0).all(1)])
+    stage = components(n, ends[(unknown[ends] >= 0).all(1)])
     links: dict[int, list[tuple[int, float, str]]] = {}
     followed = set()
     for one in known:

@@ -39,9 +39,10 @@ def output_pairs(given: Any, nodes: Sequence[str], argument: str = "outputs") ->
     InputError
         If a node is unknown, or the two nodes of a difference are one.
     """
-    known = {name: k for k, name in enumerate(nodes)}
+    read = [given] if isinstance(given, str) else list(given)
+    known = {name: k for k, name in enumerate(nodes)} if read else {}
     names, pairs = [], []
-    for one in [given] if isinstance(given, str) else given:
+    for one in read:
         first, second = _ends(one, known, argument)
         for end in (first, second):
             if end not in known:

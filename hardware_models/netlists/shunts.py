@@ -32,9 +32,11 @@ def with_gmin(parts: Parts, gmin: float) -> Parts:
     """
     if not 0 <= gmin < np.inf:
         raise argument_error("gmin", "be finite and not negative, in siemens", gmin)
+    if not gmin:
+        return parts
     diodes, resistors = [parts.group(kind) for kind in ("diode", "spice_diode")], parts.group("resistor")
     names = [name for group in diodes for name in group.names]
-    if not (gmin and names):
+    if not names:
         return parts
     taken, start = {name.lower() for group in parts.groups.values() for name in group.names}, "Rgmin_"
     while any((start + name).lower() in taken for name in names):

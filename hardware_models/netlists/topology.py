@@ -25,6 +25,8 @@ _FIXED = ("voltage_source", "vcvs", "ccvs", "rectifier", "inductor", "behavioura
 
 FLOOR = 1e-3
 """Least slope that Newton's method gives a junction on its way, over its slope at 0 V."""
+MANY = 20_000
+"""Edges from which on a compiled search for connected components is worth loading numba for."""
 
 
 def check_floating(parts: Parts, capacitors: bool) -> None:
@@ -51,9 +53,7 @@ def check_floating(parts: Parts, capacitors: bool) -> None:
     pairs += [parts.group(kind).nodes[:, channel] for kind, channel in CHANNELS.items()]
     amplifier = parts.group("amplifier").nodes
     pairs += [amplifier, np.stack([amplifier[:, 1], np.zeros(len(amplifier), np.int64)], 1)]
-    ends = np.concatenate(pairs)
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
-    _, label = connected_components(graph, directed=False)
+    label = components(count, np.concatenate(pairs))
     loose = np.flatnonzero(label != label[0])
     if loose.size:
         others = f" (and {loose.size - 1} more)" if loose.size > 1 else ""
@@ -84,9 +84,11 @@ def _check_controls(parts: Parts) -> None:
 
 def behavioural_ties(parts: Parts) -> list[np.ndarray]:
     """Nodes (m, 2) that behavioural sources may tie: their own, and those whose voltages a current follows."""
-    place = {name: k for k, name in enumerate(parts.nodes)}
     pairs = [parts.group(kind).nodes for kind in BEHAVIOURAL]
     currents = parts.group("behavioural_current")
+    if not len(currents):
+        return pairs
+    place = {name: k for k, name in enumerate(parts.nodes)}
     for text, (first, _) in zip(currents.expressions, currents.nodes.tolist(), strict=True):
         read = [(first, place[node]) for node in Behaviour(text).nodes]
         pairs.append(np.array(read, np.int64).reshape(-1, 2))
@@ -113,7 +115,8 @@ def held_by_leakage(parts: Parts, *ties: np.ndarray) -> np.ndarray:
     pairs = [*ties]
     for kind in ("resistor", "memristor"):
         group = parts.group(kind)
-        pairs.append(group.nodes[group.values[:, 0] > least])
+        strong = group.values[:, 0] > least
+        pairs.append(group.nodes if strong.all() else group.nodes[strong])
     for kind in (
         "piecewise_diode",
         "ideal_diode",
@@ -131,10 +134,18 @@ def held_by_leakage(parts: Parts, *ties: np.ndarray) -> np.ndarray:
     pairs += behavioural_ties(parts)
     amplifier = parts.group("amplifier").nodes
     pairs += [amplifier, np.stack([amplifier[:, 1], np.zeros(len(amplifier), np.int64)], 1)]
-    ends = np.concatenate(pairs)
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(n, n))
-    _, label = connected_components(graph, directed=False)
+    label = components(n, np.concatenate(pairs))
     return np.asarray(label != label[0])
+
+
+def components(n: int, ends: np.ndarray) -> np.ndarray:
+    """Label (n,) of each node's connected component, of a graph of n nodes with edges `ends` (m, 2)."""
+    if len(ends) > MANY:
+        from . import kernels  # numba, which takes longer to load than a small graph to search
+
+        return np.asarray(kernels.components(n, ends))
+    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1])
 
 
 def find_loop(parts: Parts, capacitors: bool) -> list[str]:
@@ -146,10 +157,11 @@ def find_loop(parts: Parts, capacitors: bool) -> list[str]:
     capacitors : bool
         Whether capacitors count as voltage sources, and ideal diodes, which are such where they conduct.
     """
-    known: list[list[tuple[int, str]]] = [[] for _ in parts.nodes]
-    root = list(range(len(parts.nodes)))
+    known: dict[int, list[tuple[int, str]]] = {}
+    root: dict[int, int] = {}
 
     def top(node: int) -> int:
+        root.setdefault(node, node)
         while root[node] != node:
             root[node] = root[root[node]]
             node = root[node]
@@ -161,8 +173,8 @@ def find_loop(parts: Parts, capacitors: bool) -> list[str]:
             if top(a) == top(b):
                 return [*_path(known, a, b), name]
             root[top(a)] = top(b)
-            known[a].append((b, name))
-            known[b].append((a, name))
+            known.setdefault(a, []).append((b, name))
+            known.setdefault(b, []).append((a, name))
     return []
 
 
@@ -173,13 +185,13 @@ def check_loops(parts: Parts) -> None:
         raise InputError(f"Ideal voltage sources form a loop: {', '.join(loop)}; put a resistor into it.")
 
 
-def _path(known: list[list[tuple[int, str]]], start: int, end: int) -> list[str]:
+def _path(known: dict[int, list[tuple[int, str]]], start: int, end: int) -> list[str]:
     """Names along the only way from one node to another in a forest."""
     came: dict[int, tuple[int, str]] = {}
     queue, seen = deque([start]), {start}
     while queue:
         here = queue.popleft()
-        for there, name in known[here]:
+        for there, name in known.get(here, ()):
             if there not in seen:
                 seen.add(there)
                 came[there] = (here, name)
