@@ -221,14 +221,21 @@ def read_source(path: str | os.PathLike[str]) -> NetlistFile:
     """
     source = NetlistFile()
     path = checked_path(path, "path")
-    text = _read(path, None)
+    text = text_of(path)
     title, _, body = text.partition("\n")
     source.title = title.lstrip("* ").rstrip()
     _Reader(source).file(body.split("\n"), path, first=2)
     return source
 
 
-def _read(path: Path, line: Line | None) -> str:
+def text_of(path: Path, line: Line | None = None) -> str:
+    """Text of a netlist file in any encoding that is read, its lines ended by a line feed.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is empty or no text; an error of `line`, which includes the file, where one is given.
+    """
     reading("FILE.cir", path)
     try:
         require_regular(path)
@@ -237,10 +244,9 @@ def _read(path: Path, line: Line | None) -> str:
         why = f"cannot read the netlist {str(path)[:200]!r}: {getattr(error, 'strerror', None) or error}"
         raise (line.error(why) if line else InputError(why[0].upper() + why[1:] + ".")) from error
     text = _decoded(data)
-    if not text.strip():
-        raise InputError(f"The netlist {str(path)!r} is empty.")
-    if "\0" in text:
-        raise InputError(f"The netlist {str(path)!r} is no text file.")
+    if "\0" in text or not text.strip():
+        why = f"the netlist {str(path)!r} is {'no text file' if text.strip() else 'empty'}"
+        raise line.error(why) if line else InputError(why[0].upper() + why[1:] + ".")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -310,7 +316,7 @@ class _Reader:
             raise line.error(f"the file {given[:100]!r} includes itself")
         if depth >= DEEPEST or self.files > MOST_FILES:
             raise line.error("too many files include one another")
-        texts = _read(target, line).split("\n")
+        texts = text_of(target, line).split("\n")
         self.lines += len(texts)
         if self.lines > MOST_LINES:
             raise line.error(f"included files have more than {MOST_LINES:,} lines in all: fewer would be read")

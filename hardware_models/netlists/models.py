@@ -264,6 +264,8 @@ def warmed(value: float, change: float, first: float, second: float, exponential
         factor = 1 + first * change + second * change**2 if exponential is None else 1.01 ** (exponential * change)
     except OverflowError:
         factor = math.inf
+    if not math.isfinite(value):
+        raise InputError(f"the value must be finite, but was {value:g}")
     if not math.isfinite(value * factor):
         raise InputError(f"the value is not finite {change:+g} degrees from its nominal temperature")
     return value * factor

@@ -93,6 +93,10 @@ def load_netlist(path: str | os.PathLike[str]) -> Netlist:
     try:
         parts = held_gates(builder.parts(), source.gates)
         gmin = _junction_leak(parts, builder)
+        other = next((name for name in parts.nodes if not name.isascii()), None)
+        if other is not None:
+            note = f"node {other!r}: ngspice has _ for each byte of letters beyond ASCII, and may take two for one"
+            builder.notes[note] = None
         outputs = _outputs(parts, source.outputs)
     except LineError:
         raise

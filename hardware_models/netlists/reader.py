@@ -208,9 +208,9 @@ class Level:
         self.builder.add(line, "resistor", self.name(name), [self.node(n) for n in nodes], [1 / resistance])
 
     def resistor(self, line: Line, words: list[str]) -> None:
-        form = "NAME NODE NODE OHMS [MODEL] [TC1= TC2= TCE= TEMP= DTEMP= M= SCALE=]"
+        form = "NAME NODE NODE OHMS [MODEL] [TC1= TC2= TC= TCE= TEMP= DTEMP= M= SCALE=]"
         coefficients: list[str] = []
-        for k in range(len(words) - 3):
+        for k in range(len(words) - 2):
             if words[k].lower() == "tc" and words[k + 1] == "=":  # tc=FIRST,SECOND
                 count = 1 if words[k + 4 : k + 5] == ["="] or len(words) < k + 4 else 2
                 coefficients, words = words[k + 2 : k + 2 + count], words[:k] + words[k + 2 + count :]

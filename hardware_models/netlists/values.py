@@ -1,9 +1,10 @@
 """Numbers and parameter expressions of netlists, read as SPICE reads them.
 
 A number may carry a scale factor and a unit, without a space: 10k, 1meg, 2u, 4.7kohm, 5V. Case does not matter, so
-that M and m are both milli and 1e6 is meg. The unit is dropped; since a scale factor comes first, **1F is one
-femtofarad**: leave that unit out. The micro sign is u. Letters that are neither are refused, where SPICE would
-silently pass over them: 4k7 is 4k in ngspice and 4.7k in LTspice, 3mu is 3 milli in both.
+that M and m are both milli and 1e6 is meg. The unit, also the signs of ohm and of degrees, is dropped; since a
+scale factor comes first, **1F is one femtofarad**: leave that unit out. The micro sign is u. Letters that are
+neither are refused, where SPICE would silently pass over them: 4k7 is 4k in ngspice and 4.7k in LTspice, 3mu is
+3 milli in both.
 
 An expression stands in braces or single quotes: `{2*rload}`, with parameters of `.param` lines, functions of
 `.func` lines, + - * / ** ^, comparisons and the functions of `FUNCTIONS` (`expressions`). It is evaluated from its
@@ -37,7 +38,7 @@ SCALES = {
 }
 UNITS = {
     *("", "ohm", "ohms", "v", "volt", "volts", "a", "amp", "amps", "ampere", "amperes", "f", "farad", "farads"),
-    *("s", "sec", "second", "seconds", "siemens", "mho", "hz", "h", "w", "c"),
+    *("s", "sec", "second", "seconds", "siemens", "mho", "hz", "h", "w", "c", "\xb0c", "\u03c9"),
 }
 
 
@@ -105,7 +106,9 @@ _OPERATORS: dict[type, Callable[..., float]] = {
     ast.UAdd: operator.pos,
     ast.Not: lambda x: float(x == 0),
 }
-_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)([a-z_\xb5\u03bc]\w*)?", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)([a-z_\xb0\xb5\u03bc\u03a9\u2126]\w*)?", re.IGNORECASE
+)
 _INNER = re.compile(r"([a-z]+?)\d", re.IGNORECASE)
 
 

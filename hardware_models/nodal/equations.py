@@ -213,6 +213,8 @@ class NodalEquations:
         self.states = self.branch_columns[self.moving]
         self.flows = slice(self.n_nodes, self.n_nodes + (self.moving[0] if len(self.moving) else count))
         self.gathered, self.carried = self._gather()
+        self.tying = np.zeros(self.size, bool)
+        self.tying[self.n_nodes - 1 :] = ~(self.flowing | self.switching)
         self.into_nodes = self._incidence(self.branch_ends[:, :2])
         self.to_ground = self._incidence(np.stack([np.arange(self.n_nodes), np.zeros(self.n_nodes, np.int64)], 1))
 

@@ -39,6 +39,9 @@ _LAST = 2.0**-200
 """Weight of rows that only tell what an ideal source carries: elimination takes them up last, however large they
 are, so that a diode across the source does not round away the voltages of all others."""
 
+_EXACT = 1e-10
+"""Residual over the sizes of an equation's terms that passes for rounding."""
+
 
 class UnstableWarning(UserWarning):
     """A circuit would leave the operating point at which small signals are asked for."""
@@ -209,19 +212,43 @@ def _right_side(equations: NodalEquations, amplitudes: Mapping[str, complex] | N
 
 def _solved(equations: NodalEquations, entries: Array, right: Array) -> Array:
     """Solutions (F, n) of matrices of the scaled Jacobian's pattern, entries (F, e); NaN where one is singular."""
-    n = equations.size
     last = np.where(equations.carried[1:], _LAST, 1.0)
-    right = right * last
-    entries = entries * last[equations.rows]
+    found = _eliminated(equations, entries * last[equations.rows], right * last)
+    missing = _missing(equations, entries, right, found)
+    rest = np.flatnonzero(~(missing <= _EXACT))
+    if len(rest):  # currents that others read may have to be taken up early
+        again = _eliminated(equations, entries[rest], right)
+        better = ~(_missing(equations, entries[rest], right, again) >= missing[rest])
+        found[rest[better]] = again[better]
+    return np.asarray(found * equations.stretch)
+
+
+def _missing(equations: NodalEquations, entries: Array, right: Array, found: Array) -> Array:
+    """Largest residual of an equation over the sum of the sizes of its terms, (F,)."""
+    n = equations.size
+    terms = entries * found[:, np.repeat(np.arange(n), np.diff(equations.starts))]
+    out = np.empty(len(entries))
+    for k, each in enumerate(terms):
+        total = np.bincount(equations.rows, each.real, n) + 1j * np.bincount(equations.rows, each.imag, n) - right
+        size = np.bincount(equations.rows, np.abs(each), n) + np.abs(right)
+        out[k] = (np.abs(total) / np.where(size > 0, size, 1.0)).max(initial=0.0)
+    return out
+
+
+def _eliminated(equations: NodalEquations, entries: Array, right: Array) -> Array:
+    """Solutions (F, n) in the scaled unknowns by elimination, currents of branches that set voltages last."""
+    n = equations.size
     out = np.full((len(entries), n), np.nan + 0j)
     if n <= DENSE:
+        order = np.argsort(equations.tying, kind="stable")
         matrices = np.zeros((len(entries), n * n), np.complex128)
         matrices[:, equations.flat] = entries
+        matrices = matrices.reshape(-1, n, n)[..., order]
         try:
-            out = np.linalg.solve(matrices.reshape(-1, n, n), np.broadcast_to(right[:, None], (len(entries), n, 1)))
-            out = out[..., 0]
+            solved = np.linalg.solve(matrices, np.broadcast_to(right[:, None], (len(entries), n, 1)))
+            out[:, order] = solved[..., 0]
         except np.linalg.LinAlgError:
-            return np.full((len(entries), n), np.nan + 0j)
+            return out
     else:
         for row, each in zip(out, entries, strict=True):
             matrix = csc_array((np.ascontiguousarray(each), equations.rows, equations.starts), shape=(n, n))
@@ -229,4 +256,4 @@ def _solved(equations: NodalEquations, entries: Array, right: Array) -> Array:
                 row[:] = splu(matrix).solve(right)
             except RuntimeError:
                 continue
-    return np.asarray(out * equations.stretch)
+    return out

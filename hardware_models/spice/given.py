@@ -16,10 +16,10 @@ from physics_ep.tabular import Tabular
 
 from ..circuits.circuit import Circuit
 from ..netlists import op_amps
-from ..netlists.lines import IGNORED, read_source
+from ..netlists.lines import IGNORED, read_source, text_of
 from ..netlists.memristors import STATEFUL
 from ..netlists.netlist import load_netlist
-from ..netlists.parts import Parts
+from ..netlists.parts import CHANNELS, Parts
 from ..netlists.writer import DEFINITIONS
 from ..nodal.small_signals import frequency_response
 from ..nodal.transients import transient
@@ -35,7 +35,7 @@ FREQUENCIES = 200
 """Frequencies of a sweep that are compared, at most."""
 PASSED_OVER = {f".{name}" for name in IGNORED - {"nodeset", "csparam", "protect", "unprotect"}} | {".end"}
 """Lines that ngspice is not given, since they ask for analyses and output of their own."""
-_INSIDE = re.compile(r"#|_int\d*$")
+_INSIDE = re.compile(r"#|_int\d*$|_vmeas_\d+$")
 """What only nodes within ngspice's own elements have in their names."""
 
 
@@ -169,7 +169,7 @@ def compare_netlist(path: str | os.PathLike[str], *, progress: Progress | bool =
     netlist = load_netlist(path)
     circuit = Circuit(netlist.parts, outputs=netlist.outputs, gmin=netlist.gmin)
     lines, sets_gmin = text_for_ngspice(path)
-    shockley = [line for line in reverse_lines(circuit.parts) if ".inside " not in line]
+    shockley = _reaching(reverse_lines(circuit.parts), circuit.parts)
     lines += shockley
     gmin = "" if sets_gmin or netlist.gmin else " gmin=1e-18"
     asked, hertz = netlist.analyses.transient(), netlist.analyses.frequencies()
@@ -225,6 +225,12 @@ def compare_netlist(path: str | os.PathLike[str], *, progress: Progress | bool =
     return NetlistAgreement(os.fspath(path), shared, ours, theirs, residual, courses, tuple(notes))
 
 
+def _reaching(lines: list[str], parts: Parts) -> list[str]:
+    """Lines of two nodes that ngspice has too: within its own elements, nodes have other names than here."""
+    own = {f"{name}.{end}" for kind in CHANNELS for name in parts.group(kind).names for end in ("d", "s")}
+    return [line for line in lines if ".inside " not in line and not own.intersection(line.split()[1:3])]
+
+
 def _nodes(columns: dict[str, np.ndarray]) -> list[str]:
     """Nodes of a plot, in lower case."""
     return [name[2:-1] for name in columns if name.startswith("v(")]
@@ -259,7 +265,7 @@ def text_for_ngspice(path: str | os.PathLike[str]) -> tuple[list[str], bool]:
     for line in source.controls:
         if line.file != str(Path(path)):
             raise line.error("ngspice would run this .control block: without it, the netlist would be compared")
-    title, *body = Path(path).read_bytes().decode("utf-8-sig", errors="replace").splitlines()
+    title, *body = text_of(Path(path)).split("\n")
     lines, control, dropped = [title or "netlist"], False, False
     for raw in body:
         words = raw.split()

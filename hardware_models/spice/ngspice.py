@@ -31,6 +31,8 @@ ACCURATE = "reltol=1e-10 abstol=1e-16 vntol=1e-13 gmin=1e-20 itl1=1000 itl2=1000
 """Options for operating points to rounding."""
 ACCURATE_TRANSIENT = "reltol=1e-6 abstol=1e-14 vntol=1e-9 chgtol=1e-18 trtol=0.1 gmin=1e-18 itl1=1000 itl4=200"
 """Options for transients to some 1e-5."""
+MOST_VOLTS = 1e90
+"""n VT of a diode from which on nothing in reverse counts: the law's numbers would exceed float64."""
 _TROUBLE = re.compile(
     r"error|singular|abort|iteration limit|fail|too small|unknown|no such|cannot|can't|not found|no convergence",
     re.I,
@@ -181,6 +183,8 @@ def reverse_lines(parts: Parts) -> list[str]:
     lines, group = [], parts.group("diode")
     for k, ((a, b), (current, emission)) in enumerate(zip(group.nodes, group.values.tolist(), strict=True)):
         scale = emission * THERMAL_VOLTAGE
+        if scale > MOST_VOLTS:
+            continue
         edge, cube = 3 * scale, (3 * scale / math.e) ** 3
         w = f"min(v({parts.nodes[a]},{parts.nodes[b]}),{-edge!r})"
         law = f"{current!r}*(exp({w}/{scale!r})+{cube!r}/({w}*{w}*{w}))"

@@ -289,6 +289,21 @@ def test_microfarads_of_other_encodings(tmp_path: Path) -> None:
         assert solved(tmp_path / "net.cir")["b"] == pytest.approx(0.75, rel=1e-12)
 
 
+def test_included_files_are_named_with_the_line_that_includes_them(tmp_path: Path) -> None:
+    """An empty or binary file among many was told without a place."""
+    for content, why in ((b"", "is empty"), (bytes(range(256)), "is no text file")):
+        (tmp_path / "part.inc").write_bytes(content)
+        with pytest.raises(InputError, match=rf"net\.cir, line 3: .*part\.inc' {why}, in: \.include part\.inc"):
+            load_netlist(write(tmp_path, "R1 a 0 1k", ".include part.inc"))
+
+
+def test_other_alphabets_are_told(tmp_path: Path) -> None:
+    """ngspice takes \u00e9 and \u00df, two bytes each, for one node: here they are two, and a note says so."""
+    found = load_netlist(write(tmp_path, "V1 \u00e9 0 1", "R1 \u00e9 \u00df 1k", "R2 \u00df 0 1k"))
+    assert found.parts.nodes == ("0", "\u00e9", "\u00df")
+    assert any("may take two for one" in note for note in found.notes)
+
+
 def test_names_of_kicad_come_back(tmp_path: Path) -> None:
     """Node names with / + - [ ] # survive writing and reading, in B sources too."""
     given = Parts.collect(

@@ -47,6 +47,9 @@ def read(folder: Path, *lines: str) -> list[Part]:
         ("7", 7.0),
         ("3t", 3e12),
         ("100uF", 100e-6),
+        ("25\xb0C", 25.0),
+        ("9k\u03a9", 9e3),
+        ("2\u2126", 2.0),
     ],
 )
 def test_numbers_are_spice_s(text: str, value: float) -> None:
@@ -54,7 +57,9 @@ def test_numbers_are_spice_s(text: str, value: float) -> None:
     assert number(text) == pytest.approx(value, rel=1e-15)
 
 
-@pytest.mark.parametrize("text", ["10x", "4k7", "1kk", "ten", "1e", "10 k", "--1", "", "1ohmic", "nan", "1_0"])
+@pytest.mark.parametrize(
+    "text", ["10x", "4k7", "1kk", "ten", "1e", "10 k", "--1", "", "1ohmic", "nan", "1_0", "\u0663"]
+)
 def test_numbers_that_spice_would_guess_at_are_refused(text: str) -> None:
     """SPICE reads 4k7 as 4000 and 10x as 10 without a word."""
     with pytest.raises(InputError):

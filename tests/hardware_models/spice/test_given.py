@@ -98,6 +98,17 @@ def test_the_command_tells_draws_and_refuses(
 
 
 @needs_ngspice
+@needs_ngspice
+def test_encodings_and_nodes_within_transistors(tmp_path: Path) -> None:
+    """UTF-16 is compared as it is read; corrections of ngspice's diodes reach no node that it has not."""
+    text = "mirror\nV1 d 0 3\nM1 a a d d P W=10u L=1u AD=20p AS=20p\nI1 a 0 20u\nR1 a b 1k\nD1 0 b DN\n"
+    text += ".model P PMOS(VTO=-0.8 KP=40u JS=1e-8 RD=10 RS=5)\n.model DN D(N=1e100)\n.end\n"
+    (tmp_path / "net.cir").write_text(text, encoding="utf-16")
+    found = compare_netlist(tmp_path / "net.cir")
+    assert set(found.nodes) == {"a", "b", "d"}
+    assert found.worst < 1e-9
+
+
 def test_included_control_blocks_are_refused(tmp_path: Path) -> None:
     """ngspice would run their commands: one line names the file."""
     path = written(tmp_path, library=".model DSWITCH D(IS=1n)\n.control\nshell touch ran\n.endc\n")
