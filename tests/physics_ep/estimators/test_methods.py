@@ -195,6 +195,19 @@ def test_a_few_products_read_the_asymmetry_that_the_matrix_has() -> None:
         assert (drawn > 1e-6) == (share > 0)
 
 
+def test_products_take_differences_of_scale_from_rows_and_columns() -> None:
+    """Rows alone would make symmetric couplings of a saturated unit one way; neither would hide all others."""
+    x, _ = batch(5, 4, 3)
+    for share in (0.0, 0.5):
+        system = Amplifiers(12, share)
+        state = torch.randn(3, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        state[:, 0] = 13.0
+        jacobian = Jacobian(lambda s, system=system: system.slope(s, x), (state,), 1 - state.tanh() ** 2)
+        even, plain = jacobian.asymmetry(even=True), jacobian.asymmetry()
+        assert plain < 1e-8
+        assert (even > 0.01) if share else (even < 1e-10)
+
+
 def test_a_force_that_knows_no_batches_of_gradients_has_the_same_jacobian() -> None:
     """Rows of J are found many at a time; an operation of a user's that works on plain arrays takes them singly."""
 
