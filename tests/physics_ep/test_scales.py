@@ -13,6 +13,7 @@ from hardware_models import HopfieldNetwork
 from physics_ep import EnergySystem, EquilibriumPropagation, SquaredError, VectorField, centered, relax
 from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import NegativeNudgeError
+from physics_ep.scales import Scales
 from tests.support.systems import Quartic, batch
 from validation import bptt_gradient, implicit_gradient
 
@@ -280,3 +281,14 @@ def test_a_start_far_away_is_not_what_a_state_is_judged_by() -> None:
     assert torch.allclose(relax(system, x).require().state[0], 2 * x, atol=1e-4)
     EquilibriumPropagation(SquaredError(), beta=1e-3).backward(system, x, torch.zeros_like(x))
     assert float(system.a.grad) == pytest.approx(float((2 * x * x).mean()), rel=1e-4)
+
+
+def test_steeper_outputs_are_nudged_by_the_square_of_their_gain_less() -> None:
+    """E = k/2 s^2 moves outputs o = g s by beta g^2 / k: for the same move beta falls as g^2."""
+    spring, state = Spring(), (torch.zeros(2, 1),)
+    spring.unit = 0.1
+    scales = Scales((torch.ones(2),), torch.ones(2), nudge=3.0, gain=2.0)
+    found = scales.steepened(spring, state)
+    assert (found.gain, found.nudge) == (pytest.approx(10.0), pytest.approx(3.0 / 25))
+    spring.unit = 1.0
+    assert scales.steepened(spring, state) is scales

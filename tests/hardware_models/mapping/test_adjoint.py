@@ -10,7 +10,7 @@ import torch
 
 from hardware_models import DeviceModel, map_pcn
 from hardware_models.mapping.gates import method_of
-from physics_ep import CrossEntropy
+from physics_ep import CrossEntropy, relax
 from physics_ep.errors import InputError
 from physics_ep.estimators.methods import AsymmetryWarning
 from physics_ep.predictive_coding import mlp
@@ -156,6 +156,22 @@ def test_a_saturated_unit_hides_no_difference_of_copies() -> None:
     assert abs(order - 2) <= 0.1
     with pytest.warns(AsymmetryWarning, match="without differences of scale"):
         mapped.estimate(x, y, CrossEntropy(), beta=1e-2, method="energy")
+
+
+def test_the_even_figure_is_that_of_units_whose_own_law_is_one() -> None:
+    """Against D J D of the dense Jacobian, D^2 the slopes: without D the figure is half as large."""
+    net = mlp([6, 10, 8, 4], "tanh", seed=0).double()
+    with torch.no_grad():
+        next(p for p in net.parameters() if p.shape == (10,))[:5] = 1.5
+    x = torch.rand(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    system = map_pcn(net, "hopfield", DeviceModel(**THREE), seed=0, calibration=x).system
+    phase = system.phase(system.prepare(x), origin=relax(system, x).state, balanced=True)
+    ease = torch.cat([slope.sqrt() for slope in slopes_of(phase, system)], 1)
+    stacked = dense(phase, system)
+    own = ease[:, :, None] * stacked * ease[:, None]
+    plain, even = (float((m - m.mT).norm() / m.norm()) / 2 for m in (stacked, own))
+    assert phase.asymmetry(even=True) == pytest.approx(even, rel=0.1)
+    assert even > 1.5 * plain
 
 
 def test_map_tells_by_which_method_a_network_is_nudged() -> None:

@@ -184,7 +184,8 @@ def test_held_out_examples_and_seeds_judge_by_the_loss(table: Path) -> None:
     both = train({**config, "training": {"epochs": 1, "seeds": 2}})
     assert np.isfinite(found.metrics["test_r2"]).sum() == 1
     assert np.isfinite(found.metrics["validation_rms"]).all()
-    assert "heat off by" in repr(both)
+    rms, r2 = (np.mean([f[name]["heat"] for f in both.trainings]) for name in ("test_rms", "test_r2"))
+    assert f"heat off by {rms:.4g} (R2 {r2:.4g})" in repr(both)
     assert both.figures()["test_rms"]["heat"] == np.mean([f["test_rms"]["heat"] for f in both.trainings])
     assert both.figures()["test_loss"] == pytest.approx(np.mean([f["test_loss"] for f in both.trainings]))
 
