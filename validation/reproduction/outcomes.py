@@ -117,6 +117,7 @@ class RowOutcome:
             "published_to": self.row.published_to,
             "published_spread": self.row.published_spread,
             "published_seeds": self.row.published_seeds,
+            "incomparable": self.row.incomparable,
             "ours": None if figure is None else figure.mean,
             "interval": None if figure is None else figure.ends,
             "seeds": len(self.seeds),

@@ -161,8 +161,11 @@ def reproduce(
     for k, (each, name) in enumerate(plan):
         made = replace(_outcome(k, each, name, done, folder), untried=untried.get(k, ""), wanted=seeds)
         before = told_before.get((each.table, each.name, name))
-        if before is not None and (before["seeds"], before["pairs"]) > (len(made.seeds), len(made.pairs)):
-            made = replace(made, earlier=before) if before["recipe_digest"] == digest(made.recipe) else made
+        more = before is not None and (before["seeds"], before["pairs"]) > (len(made.seeds), len(made.pairs))
+        if before is not None and more and before["recipe_digest"] == digest(made.recipe):
+            # Images that it was made of may lie elsewhere: whether they were lossy is told by what was made.
+            told = replace(made.row, incomparable=before.get("incomparable", made.row.incomparable))
+            made = replace(made, row=told, earlier=before)
         outcomes.append(made)
     return Reproduction(tuple(outcomes))
 

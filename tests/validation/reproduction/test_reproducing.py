@@ -250,6 +250,15 @@ def test_earlier_figures_stand_where_run_files_lack(tmp_path: Path) -> None:
         reproduce("small", **options, earlier=file)
 
 
+@pytest.mark.full
+def test_the_table_in_the_docs_is_made_of_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command gives the page again from the file of its figures, without run files or data."""
+    monkeypatch.setenv("PHYSICS_EP_DATA", str(tmp_path))
+    docs = ROOT / "docs"
+    made = reproduce("full", seeds=5, at_most=0, earlier=docs / "reproduced.json", out=tmp_path)
+    assert made.to_markdown() == (docs / "reproduced_table.md").read_text(encoding="utf-8")
+
+
 def test_a_digest_tells_recipes_apart() -> None:
     """Another rate, another number of steps or another option is another recipe; other words are not."""
     one = RowRecipe(base="hopfield-digits", set={"optimizer.lr": 0.1})
