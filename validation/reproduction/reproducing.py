@@ -164,8 +164,8 @@ def reproduce(
         more = before is not None and (before["seeds"], before["pairs"]) > (len(made.seeds), len(made.pairs))
         if before is not None and more and before["recipe_digest"] == digest(made.recipe):
             # Images that it was made of may lie elsewhere: whether they were lossy is told by what was made.
-            told = replace(made.row, incomparable=before.get("incomparable", made.row.incomparable))
-            made = replace(made, row=told, earlier=before)
+            told_row = replace(made.row, incomparable=before.get("incomparable", made.row.incomparable))
+            made = replace(made, row=told_row, earlier=before)
         outcomes.append(made)
     return Reproduction(tuple(outcomes))
 
