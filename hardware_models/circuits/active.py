@@ -20,7 +20,7 @@ from ..nodal import points as mna
 from ..nodal.equations import NodalEquations
 from ..nodal.field import NodalField, Values
 from .active_phase import SOLVERS, ActivePhase
-from .base import PartsCircuit
+from .base import NODE_CAPACITANCE, PartsCircuit
 from .operating_point import TOLERANCE, OperatingPoint, missing
 
 TRAINED = (
@@ -99,7 +99,7 @@ class ActiveCircuit(PartsCircuit, VectorField):
         outputs: Sequence[str | Sequence[str]] = (),
         least: float = 1e-12,
         most: float = float("inf"),
-        node_capacitance: float = 1e-12,
+        node_capacitance: float = NODE_CAPACITANCE,
         factorization: str | None = None,
         gmin: float = 0.0,
         inputs: Sequence[str] = (),

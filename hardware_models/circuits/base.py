@@ -28,6 +28,9 @@ from ..netlists.suffixes import ON_HOST
 from .graphs import ELEMENT_VALUES, LETTERS, graph_of_parts, parts_from_edges, parts_from_networkx
 from .operating_point import OperatingPoint
 
+NODE_CAPACITANCE = 1e-12
+"""Farad: what circuits have at each unknown where nothing else is given."""
+
 
 class PartsCircuit(Tabular, OnHost):
     """Base class of circuits that a list of parts describes; a subclass adds the law that the voltages obey.

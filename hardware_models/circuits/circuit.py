@@ -25,7 +25,7 @@ from ..nodal import points as mna
 from . import kernels
 from .active import ActiveCircuit
 from .active_phase import SOLVERS as JOINT_SOLVERS
-from .base import PartsCircuit
+from .base import NODE_CAPACITANCE, PartsCircuit
 from .co_content import co_content, contrast
 from .factorizations import KINDS
 from .layout import ORDER, Layout, PreparedCircuit, check_outputs, currents_of, lay_out, limits, prepare
@@ -111,7 +111,7 @@ class Circuit(PartsCircuit, EnergySystem):
         outputs: Sequence[str | Sequence[str]] = (),
         least: float = 1e-12,
         most: float = float("inf"),
-        node_capacitance: float = 1e-12,
+        node_capacitance: float = NODE_CAPACITANCE,
         factorization: str | None = None,
         gmin: float = 0.0,
         inputs: Sequence[str] = (),

@@ -30,7 +30,7 @@ from physics_ep.storage.trajectory import Trajectory
 
 from ..analog.circuit import AnalogHopfieldCircuit
 from ..analog.power import power as analog_power
-from ..circuits.base import PartsCircuit
+from ..circuits.base import NODE_CAPACITANCE, PartsCircuit
 from ..devices.fields import defaults_of
 from ..devices.model import ASSUMED_SECONDS, DeviceModel
 from ..devices.systems import OnDevice
@@ -210,7 +210,8 @@ def _seconds(system: PhysicalSystem) -> tuple[float, str]:
                 f"because the circuit moves by parts of its own ({', '.join(own)}), which "
                 "hardware_models.transient follows"
             )
-        return 1.0, f"{system.node_capacitance:.2g} F at each node, assumed: the circuit has no capacitors"
+        assumed = ", assumed" * (system.node_capacitance == NODE_CAPACITANCE)
+        return 1.0, f"{system.node_capacitance:.2g} F at each node{assumed}: the circuit has no capacitors"
     if system.time_unit == "s":
         farads = getattr(system, "capacitance", None)
         nodes = (

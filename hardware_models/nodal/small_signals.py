@@ -20,13 +20,13 @@ from scipy.sparse.linalg import splu
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.progress import SILENT, Progress, task
 
-from ..netlists.parts import Parts
+from ..netlists.parts import BEHAVIOURAL, CHANNELS, Parts
 from ..netlists.resting import resting
 from ..netlists.shunts import with_gmin
 from .equations import Array, NodalEquations
 from .factors import DENSE
 from .points import operating_point
-from .stability import rightmost
+from .stability import rightmost, stray_instability
 
 _TOGETHER = 2_000_000
 """Entries of dense matrices that are solved at once."""
@@ -41,6 +41,12 @@ are, so that a diode across the source does not round away the voltages of all o
 
 _EXACT = 1e-10
 """Residual over the sizes of an equation's terms that passes for rounding."""
+
+
+STRAY = 1e-12
+"""Farad, at most, of stray capacitances at all nodes, by which operating points without capacitors are judged."""
+
+_ONE_WAY = ("vcvs", "vccs", "cccs", "ccvs", "rectifier", "amplifier")
 
 
 class UnstableWarning(UserWarning):
@@ -120,8 +126,9 @@ def frequency_response(
     Warns
     -----
     UnstableWarning
-        If the circuit would leave the operating point by itself: what small signals do there is then no answer that
-        it settles to. Circuits of up to `factors.DENSE` unknowns are looked at.
+        If the circuit would leave the operating point by itself, or would with equal stray capacitances at all
+        nodes (a latch without a capacitor): what small signals do there is then no answer that it settles to.
+        Circuits of up to `factors.DENSE` unknowns are looked at.
     """
     parts = circuit if isinstance(circuit, Parts) else getattr(circuit, "parts", None)
     if not isinstance(parts, Parts):
@@ -169,8 +176,20 @@ def _warn_of_instability(equations: NodalEquations, still: Array) -> None:
     n = equations.size
     slopes, storage = np.zeros((len(still), n * n)), np.zeros(n * n)
     slopes[:, equations.flat], storage[equations.flat] = still.real, equations.storage()
+    one_way = any(len(equations.parts.group(kind)) for kind in (*_ONE_WAY, *CHANNELS, *BEHAVIOURAL))
     for each in slopes.reshape(-1, n, n):
         found = rightmost(-each, storage.reshape(n, n))
+        if one_way and not found.real > 0:
+            astray = stray_instability(-each, storage.reshape(n, n), equations.n_nodes - 1, STRAY)
+            if astray is not None:
+                warnings.warn(
+                    "The operating point holds by the circuit's capacitors alone: with equal stray ones at all "
+                    f"nodes an eigenvalue of its motion is {astray.real:.3g} {astray.imag:+.3g}i per s: small "
+                    "signals there may be no answer that it settles to. Capacitors at the nodes tell.",
+                    UnstableWarning,
+                    stacklevel=3,
+                )
+                return
         if found.real > ROUNDED * abs(found):
             warnings.warn(
                 f"The circuit leaves its operating point by itself (eigenvalue {found.real:.3g} "

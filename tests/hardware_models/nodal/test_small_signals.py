@@ -212,6 +212,13 @@ def test_answers_that_a_circuit_does_not_give_are_told() -> None:
     latch.append(Part("G1", "vccs", ("0", "b", "b", "0"), (2e-3,)))
     with pytest.warns(UnstableWarning, match=r"eigenvalue 1e\+06"):
         at(latch, "b")
+    with pytest.warns(UnstableWarning, match="equal stray ones at all nodes"):
+        at([*latch[:2], latch[-1]], "b")
+    follower = [source(), Part("E1", "vcvs", ("out", "0", "in", "b"), (1e5,))]
+    follower += [Part("R1", "resistor", ("out", "b"), (1e-4,)), Part("R2", "resistor", ("b", "0"), (1e-4,))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(at(follower, "out"), 1e5 / (1 + 1e5 / 2), rtol=1e-12)
     ladder = [source()]  # no losses: imaginary eigenvalues, whose real parts are rounding
     for n, (near, far) in enumerate((("in", "a"), ("a", "b"), ("b", "c")), 1):
         ladder.append(Part(f"L{n}", "inductor", (near, far), (1e-6,)))
