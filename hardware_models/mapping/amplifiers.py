@@ -13,7 +13,7 @@ from functools import cached_property
 
 import torch
 
-from physics_ep.predictive_coding.activations import Activation
+from physics_ep.predictive_coding.activations import ACTIVATIONS, Activation, clip
 
 MONOTONE = ("relu", "linear", "tanh", "logistic", "softplus", "hard_sigmoid", "hard_tanh", "diode")
 """Activations that an amplifier can hold: the potential of a unit needs an inverse."""
@@ -66,6 +66,23 @@ class Amplifiers:
     def ideal(self) -> bool:
         """Whether the response is the activation itself."""
         return self.plain and math.isinf(self.saturation)
+
+    @cached_property
+    def follows(self) -> bool:
+        """Whether units put out what drives them, as outputs do that are read at their nodes."""
+        return self.ideal and self.activation is ACTIVATIONS["linear"]
+
+    @cached_property
+    def rectifies(self) -> bool:
+        """Whether units are ideal ReLUs; detuned oscillators and real diodes bear that name, and are none."""
+        return self.ideal and self.activation.displaced is ACTIVATIONS["relu"].displaced
+
+    @cached_property
+    def bounded(self) -> bool:
+        """Whether units put out what drives them, clipped at `activation.bounds`: ideal ReLUs, two diodes, or
+        oscillators in tune."""
+        clips = self.activation.recipe is not None and self.activation.recipe[0] is clip
+        return self.rectifies or (self.ideal and clips)
 
     @property
     def smooth(self) -> bool:

@@ -19,6 +19,8 @@ from physics_ep.blocks import doubled
 from physics_ep.maps import Link
 from physics_ep.pooling import Route, channels_last, pixels_first
 
+from .rows import in_bulk, not_opposite
+
 Product = Callable[[torch.Tensor, Route], torch.Tensor]
 """A linear map of rows, with the route of a max pooling, of one batch or of stacked ones."""
 
@@ -35,10 +37,13 @@ def worth(link: Link) -> bool:
 
 def folded(product: Product, rows: torch.Tensor, route: Route) -> torch.Tensor:
     """A product with a nudge's rows and then those of its opposite, (2 B, ...), of which opposite ones make one."""
-    odd = _sum(rows)
-    batch = odd.shape[0]
-    others = _nonzero(odd)
-    crossed = others.nonzero()[:, 0]
+    batch = rows.shape[0] // 2
+    odd: torch.Tensor | None = None
+    if in_bulk(rows):
+        crossed = not_opposite(rows)
+    else:
+        odd = _sum(rows)
+        crossed = _nonzero(odd).nonzero()[:, 0]
     if 2 * crossed.shape[0] > batch:
         return product(rows, route)
     one = product(rows[:batch], route)
@@ -46,7 +51,7 @@ def folded(product: Product, rows: torch.Tensor, route: Route) -> torch.Tensor:
     first.copy_(one)
     torch.neg(one, out=second)
     if crossed.shape[0]:
-        few = odd[crossed]
+        few = rows[crossed] + rows[batch:][crossed] if odd is None else odd[crossed]
         few = channels_last(few) if few.ndim == 4 else few
         second.index_add_(0, crossed, product(few, None if route is None else route[crossed]))
     return both

@@ -29,7 +29,6 @@ from physics_ep.maps import Link
 from physics_ep.nudging import Nudge
 from physics_ep.physical_system import Inputs, Phase, PhysicalSystem
 from physics_ep.pooling import Route
-from physics_ep.predictive_coding.activations import ACTIVATIONS, clip
 from physics_ep.predictive_coding.forward import ForwardPass
 from physics_ep.predictive_coding.learning import Nudged, contrast
 from physics_ep.predictive_coding.phase import Rest, relative
@@ -43,7 +42,7 @@ from .board import Arrays, Board, Sides, loaded
 from .opposites import Product, folded, worth
 from .physical_cells import SIDES, Copy, Side
 from .ranges import ACTIVITIES, ERRORS
-from .rows import in_one_pass, rectified_pair
+from .rows import clip_moves, in_bulk, in_one_pass, rectified_pair
 
 Blocks = list[torch.Tensor]
 
@@ -414,7 +413,7 @@ class PairedPhase(Phase):
     def answers(self, k: int, dq: torch.Tensor, gap: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """dp_k, dh_k and d(h_k - u_k) where u's internal voltage has moved by dq and h's by dq + gap."""
         units = self.system.amplifiers_h[k], self.system.amplifiers_u[k]
-        if not self.held and not self.system.shared and all(map(_is_relu, units)):
+        if not self.held and not self.system.shared and all(unit.rectifies for unit in units):
             corners = (*self._corner("h", k), *self._corner("u", k))
             if in_one_pass(dq, gap, *corners):
                 return rectified_pair(dq, gap, corners)
@@ -433,11 +432,13 @@ class PairedPhase(Phase):
         """Change of the outputs of units `side` of layer k as their drive moves by `change`, with live gates."""
         units, at = (self.system.amplifiers_h, self.p) if side == "h" else (self.system.amplifiers_u, self.q)
         unit = units[k]
-        if _is_linear(unit):
+        if unit.follows:
             return change
-        if _is_relu(unit):
+        if unit.bounded and in_bulk(change, at[k]):
+            return clip_moves(change, at[k], unit.activation.bounds)
+        if unit.rectifies:
             return rectified(change, *self._corner(side, k))
-        if _is_clip(unit):
+        if unit.bounded:
             if (side, k) not in self.corners:
                 self.corners[side, k] = clipped(*unit.activation.bounds)(torch).anchor(at[k])
             return clamped(change, *self.corners[side, k])
@@ -464,10 +465,12 @@ class PairedPhase(Phase):
             dq = torch.zeros_like(gap)
         if self.system.shared:
             if not held:
-                if _is_linear(unit):
+                if unit.follows:
                     return gap
+                if unit.bounded and in_bulk(gap, dq, self.q[k]):
+                    return clip_moves(gap, self.q[k], unit.activation.bounds, dq)
                 at = self.over(torch.add, dq, self.q[k])
-                return rectified_at(at, gap) if _is_relu(unit) else unit.displaced(at, gap)
+                return rectified_at(at, gap) if unit.rectifies else unit.displaced(at, gap)
             step = self.over(torch.mul, gap, self.slopes_h[k])
             if math.isinf(unit.saturation):
                 return step
@@ -681,18 +684,3 @@ class PairedPhase(Phase):
             must = "be given, or ranges be found by Mapped.calibrate: no converter sets its range by what it reads"
             raise argument_error("adc_range", must, None)
         return self.system.ranges.largest[kind][k]
-
-
-def _is_linear(unit: Amplifiers) -> bool:
-    """Whether units put out what drives them, as outputs do that are read at their nodes."""
-    return unit.ideal and unit.activation is ACTIVATIONS["linear"]
-
-
-def _is_relu(unit: Amplifiers) -> bool:
-    """Whether units are ideal ReLUs; detuned oscillators and real diodes bear that name, and are none."""
-    return unit.ideal and unit.activation.displaced is ACTIVATIONS["relu"].displaced
-
-
-def _is_clip(unit: Amplifiers) -> bool:
-    """Whether units are ideal clips: two diodes, or oscillators in tune."""
-    return unit.ideal and unit.activation.recipe is not None and unit.activation.recipe[0] is clip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..laws.compiled import Array, sequential
 
 
@@ -70,3 +72,93 @@ def rectify(
         for j in range(dq.shape[1]):
             below = dq[i, j] + low_u[b, j]
             error[i, j] = moved[i, j] - (high_u[b, j] if below < high_u[b, j] else below)
+
+
+@sequential
+def measure(goal_bits: Array, at_bits: Array, goal: Array, at: Array, miss: Array, sign: int, sizes: Array) -> None:
+    """Write the largest size in each row of `goal`, of `at` and of goal - at, as `compare` does, and no difference.
+
+    Parameters
+    ----------
+    goal_bits, at_bits : ndarray (B, n)
+        Both blocks as the integers that their bits are.
+    goal, at : ndarray (B, n)
+    miss : ndarray (n,)
+        Room for one row of differences.
+    sign : int
+        All bits but that of the sign.
+    sizes : ndarray (3, B)
+        Receives the sizes, as integers.
+    """
+    bits = sizes.dtype.type
+    miss_bits = miss.view(sizes.dtype)
+    for i in range(goal.shape[0]):
+        for j in range(goal.shape[1]):
+            miss[j] = goal[i, j] - at[i, j]
+        first, second, third = bits(0), bits(0), bits(0)
+        for j in range(goal.shape[1]):
+            first = max(first, bits(goal_bits[i, j] & sign))
+            second = max(second, bits(at_bits[i, j] & sign))
+            third = max(third, bits(miss_bits[j] & sign))
+        sizes[0, i] = first
+        sizes[1, i] = second
+        sizes[2, i] = third
+
+
+@sequential
+def not_opposite(rows: Array, found: Array) -> None:
+    """Write in how many places a row of the first half of `rows` is not the negative of its partner in the second.
+
+    Parameters
+    ----------
+    rows : ndarray (2 B, n)
+    found : ndarray (B,)
+        Receives the counts, integers as wide as the numbers.
+    """
+    count = found.shape[0]
+    bits = found.dtype.type
+    for i in range(count):
+        places = bits(0)
+        for j in range(rows.shape[1]):
+            places = bits(places + bits(rows[i, j] + rows[count + i, j] != 0))
+        found[i] = places
+
+
+@sequential
+def clip(change: Array, at: Array, low: Any, high: Any, moved: Array) -> None:
+    """Write how far clips move: clip(a + d, low, high) - clip(a, low, high), without cancellation.
+
+    Parameters
+    ----------
+    change, moved : ndarray (rows, n)
+        Changes d of stacked batches, and what receives the result.
+    at : ndarray (B, n)
+        a of one batch.
+    low, high : number
+        Bounds in the dtype of the blocks; infinity is none.
+    """
+    for i in range(change.shape[0]):
+        b = i % at.shape[0]
+        for j in range(change.shape[1]):
+            a = at[b, j]
+            s = low if a < low else a
+            s = high if s > high else s
+            m = change[i, j] + (a - s)
+            below, above = low - s, high - s
+            m = below if m < below else m
+            moved[i, j] = above if m > above else m
+
+
+@sequential
+def clip_on(start: Array, change: Array, at: Array, low: Any, high: Any, moved: Array) -> None:
+    """`clip` from a + `start`, (rows, n), in place of a."""
+    for i in range(change.shape[0]):
+        b = i % at.shape[0]
+        for j in range(change.shape[1]):
+            a = start[i, j] + at[b, j]
+            s = low if a < low else a
+            s = high if s > high else s
+            m = change[i, j] + (a - s)
+            below, above = low - s, high - s
+            m = below if m < below else m
+            moved[i, j] = above if m > above else m

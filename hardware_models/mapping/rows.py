@@ -6,6 +6,7 @@ are passed over once by compiled code (`row_kernels`); all others by torch, oper
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -17,6 +18,10 @@ from physics_ep.predictive_coding.phase import peak
 
 INTEGERS: dict[torch.dtype, Any] = {torch.float32: np.int32, torch.float64: np.int64}
 """Integers as wide as numbers."""
+LEAST = 2**14
+"""Numbers from which on a compiled pass saves more than it takes to begin; small networks then compile nothing."""
+MOST = 2**18
+"""Numbers up to which it does where torch has several threads for its own passes."""
 
 
 class SideBySide(NamedTuple):
@@ -55,6 +60,47 @@ def in_one_pass(*blocks: torch.Tensor) -> bool:
         b.ndim == 2 and b.dtype == dtype and b.device.type == "cpu" and b.is_contiguous() and not b.requires_grad
         for b in blocks
     )
+
+
+def in_bulk(*blocks: torch.Tensor) -> bool:
+    """Whether `in_one_pass`, and so many numbers in so few threads of torch that one compiled pass saves time."""
+    most = math.inf if torch.get_num_threads() == 1 else MOST
+    return LEAST <= blocks[0].numel() <= most and in_one_pass(*blocks)
+
+
+def clip_moves(
+    change: torch.Tensor, at: torch.Tensor, bounds: tuple[float, float], start: torch.Tensor | None = None
+) -> torch.Tensor:
+    """clip(a + d) - clip(a) of stacked rows d around a of one batch, or around a + `start` (as many rows as d), of
+    blocks that are `in_bulk`."""
+    moved = torch.empty_like(change)
+    numbers = change.numpy(), at.numpy()
+    low, high = (numbers[0].dtype.type(bound) for bound in bounds)
+    if start is None:
+        _kernels().clip(*numbers, low, high, moved.numpy())
+    else:
+        _kernels().clip_on(start.numpy(), *numbers, low, high, moved.numpy())
+    return moved
+
+
+def sizes(goal: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """The sizes of `compared`, (3, B)."""
+    if not in_bulk(goal, at):
+        return torch.stack([peak(goal), peak(at), peak(goal - at)])
+    whole = INTEGERS[goal.dtype]
+    numbers = goal.numpy(), at.numpy()
+    found = np.empty((3, numbers[0].shape[0]), whole)
+    room = np.empty(numbers[0].shape[1], numbers[0].dtype)
+    _kernels().measure(*(n.view(whole) for n in numbers), *numbers, room, np.iinfo(whole).max, found)
+    return torch.from_numpy(found.view(numbers[0].dtype))
+
+
+def not_opposite(rows: torch.Tensor) -> torch.Tensor:
+    """Which rows of the first half of (2 B, n), `in_bulk`, are not the negatives of their partners in the second:
+    their numbers."""
+    found = np.empty(rows.shape[0] // 2, INTEGERS[rows.dtype])
+    _kernels().not_opposite(rows.numpy(), found)
+    return torch.from_numpy(found.nonzero()[0])
 
 
 def rectified_pair(

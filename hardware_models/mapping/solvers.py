@@ -19,7 +19,7 @@ from physics_ep.relaxation.solvers import Solver
 
 from .board import loaded
 from .phase import Blocks, PairedPhase
-from .rows import SideBySide, compared
+from .rows import SideBySide, compared, sizes
 
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -50,8 +50,6 @@ class PairedSweep(Solver):
         self.fed: Blocks = self.nothing
         self.images: Blocks = []
         """What the layers above feed back, as last found."""
-        self.peaks: torch.Tensor = torch.empty(0)
-        """Largest entry of each row of it, (layers, rows)."""
         self.errors: Blocks = []
         self.damped = not phase.held and not phase.system.smooth
         self.one = phase.half() if phase.mirrored else None
@@ -131,14 +129,14 @@ class PairedSweep(Solver):
             found = Pass([_mirrored(b) for b in half.images], [_mirrored(b) for b in half.errors])
         else:
             found = self._down(self.phase)
-        misses = peaks = torch.stack([peak(g) for g in found.images])
-        sizes = peaks
-        if self.fed is not self.nothing:
-            before = self.peaks if self.fed is self.images else torch.stack([peak(f) for f in self.fed])
-            sizes = torch.maximum(peaks, before)
-            misses = torch.stack([peak(g - f) for g, f in zip(found.images, self.fed, strict=True)])
-        self.images, self.errors, self.peaks = found.images, found.errors, peaks
-        return (*self.dp, *self.by_u, *self.errors), part(misses, sizes).amax(0)
+        if self.fed is self.nothing:
+            misses = largest = torch.stack([peak(g) for g in found.images])
+        else:
+            pairs = zip(found.images, self.fed, strict=True)
+            goal, at, misses = torch.stack([sizes(g, f) for g, f in pairs], 1)
+            largest = torch.maximum(goal, at)
+        self.images, self.errors = found.images, found.errors
+        return (*self.dp, *self.by_u, *self.errors), part(misses, largest).amax(0)
 
     def advance(self, active: torch.Tensor) -> None:
         if self.spent == 1 and not needed(~active.all()):
