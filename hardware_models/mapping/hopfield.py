@@ -48,6 +48,12 @@ class HopfieldPairs(PairedCircuit):
     substrate = "hopfield"
     holds = MONOTONE
     effects = frozenset({*AMPLIFIERS, *RESISTORS, *CONVEYORS})
+    keeps_cells = True
+
+    @property
+    def total(self) -> list[float]:
+        """Conductance of the nodes of each layer, S: of their feedback resistors."""
+        return [self.conductance(k) for k in range(self.depth)]
 
     def build_units(self, k: int, side: Side) -> Amplifiers:
         activation = self.stack[k].activation
@@ -73,7 +79,8 @@ class HopfieldPairs(PairedCircuit):
             rests: dict[Side, torch.Tensor | None] = {"h": at_h[1], "u": at_u[1]}
             if device.mirror_mismatch > 0:
                 for side in SIDES:
-                    mirror = 1 + self.drawn(device.mirror_mismatch, k, side, "mirror")
+                    mirror = self.mirror_gains(k, side)
+                    assert mirror is not None
                     ground, rest = gains[side], rests[side]
                     gains[side] = mirror if ground is None else mirror * ground
                     rests[side] = None if rest is None else mirror * rest
@@ -96,8 +103,22 @@ class HopfieldPairs(PairedCircuit):
         array = next(a for a in arrays if (a.fed == k if fed else a.k == k))
         below = array.k + 1 if fed else (array.source or 0) + 1
         unit = self.scales[array.name] * self.full_scales[below] / device.voltage
-        offset = self.drawn(device.ground_offset, k, "u" if of == "u" else "h", "row ground" if fed else "ground")
+        offset = self.offset_of_grounds(k, of)
+        assert offset is not None
         return gain, -offset * cells * gain * unit
+
+    def mirror_gains(self, k: int, side: Side) -> torch.Tensor | None:
+        """Gains of the mirrors into units 'h' or 'u' of layer k, (*shape); None: 1."""
+        size = self.device_model.mirror_mismatch
+        return 1 + self.drawn(size, k, side, "mirror") if size > 0 else None
+
+    def offset_of_grounds(self, k: int, of: Copy) -> torch.Tensor | None:
+        """Volts of the virtual grounds of the lines that drive 'h' or 'u' of layer k, or feed back to it,
+        (*shape); None: 0."""
+        size, fed = self.device_model.ground_offset, of == "transpose"
+        if size == 0:
+            return None
+        return self.drawn(size, k, "u" if of == "u" else "h", "row ground" if fed else "ground")
 
     @classmethod
     def check(cls, net: PredictiveCodingNetwork, device: DeviceModel) -> None:

@@ -40,7 +40,6 @@ from .fidelity import Course, Fidelity, ToldByFidelity, array_rows
 from .oscillator import OscillatorPairs
 from .oscillator_graph import PairsGraph, pairs_graph
 from .ranges import ReadingRanges
-from .resistive import ResistivePairs
 from .stability import certify
 
 if TYPE_CHECKING:  # compiled circuits are heavy: only `to_circuit` imports them
@@ -231,21 +230,18 @@ class Mapped(ToldByFidelity):
         return self.estimate(x, y, cost, scheme, beta, **options)[0]
 
     def to_circuit(self) -> PairsCircuit:
-        """A resistive network's circuit part by part, for modified nodal analysis and SPICE.
-
-        `hardware_models.mapping.resistive_parts` says which parts stand for what.
+        """A resistive network's or Hopfield circuit's parts (`hardware_models.mapping.resistive_parts`, and
+        `hopfield_parts`), for modified nodal analysis and SPICE.
 
         Raises
         ------
         InputError
-            If the substrate is another, or the network cannot be drawn (`resistive_parts.pairs_circuit`).
+            If the substrate is another, or the network cannot be drawn.
         """
-        from .resistive_parts import pairs_circuit
+        from .hopfield_parts import in_parts
 
-        if not isinstance(self.system, ResistivePairs):
-            raise argument_error("substrate", "be 'resistive', whose parts SPICE knows", repr(self.substrate))
         self._plain_feedback()
-        return pairs_circuit(self.system)
+        return in_parts(self.system)
 
     def to_graph(self, edges: str = "one") -> PairsGraph:
         """An oscillator network's oscillators one by one, their mirror images not imposed.

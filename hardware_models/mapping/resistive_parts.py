@@ -38,6 +38,7 @@ from ..devices.model import LINE_RESISTANCES
 from ..laws.elements import THERMAL_VOLTAGE
 from ..netlists.parts import GROUND, Group, Parts
 from ..nodal.points import Solution, operating_point
+from .circuit import PairedCircuit
 from .node_sums import arrays_of
 from .physical_cells import KEPT, SIDES, Copy, Side
 from .resistive import ResistivePairs
@@ -49,11 +50,11 @@ REFERENCE = "ref"
 
 @dataclass(frozen=True)
 class PairsCircuit:
-    """A mapped network of resistors, written as a `Circuit` of single parts, with translations between both.
+    """A mapped network written as a `Circuit` of single parts, with translations between both.
 
     Attributes
     ----------
-    system : ResistivePairs
+    system : PairedCircuit
     circuit : Circuit
         Its outputs are h of the last layer. It has active parts, and so no energy of its own.
     volts : tuple of float
@@ -64,7 +65,7 @@ class PairsCircuit:
         The same behind their buffers.
     """
 
-    system: ResistivePairs
+    system: Any
     circuit: Circuit
     volts: tuple[float, ...]
     h: tuple[np.ndarray, ...]
@@ -75,7 +76,8 @@ class PairsCircuit:
     def sources(self, x: torch.Tensor) -> np.ndarray:
         """Volts of the sources for inputs x (B, ...) as they are before converters, (B, n_sources)."""
         volts = array(self.system.encode(x).flatten(1).double()) * self.volts[0]
-        return np.hstack([volts, np.ones((len(volts), self.circuit.n_sources - volts.shape[1]))])
+        constant = self.circuit.parts.group("voltage_source").values[volts.shape[1] :, 0]
+        return np.hstack([volts, np.broadcast_to(constant, (len(volts), len(constant)))])
 
     def targets(self, y: torch.Tensor) -> np.ndarray:
         """Volts of targets (B, n_out) of the squared error."""
@@ -178,6 +180,18 @@ def pairs_circuit(system: ResistivePairs) -> PairsCircuit:
         If it has max poolings (whose routes depend on the example), too many cells, or an imperfection that is no
         part: noise in time, resistance of wires.
     """
+    require_constant_parts(system)
+    return _ResistiveDrawing(on_host(system)).finished()
+
+
+def require_constant_parts(system: PairedCircuit) -> None:
+    """Refuse what a list of constant parts cannot be.
+
+    Raises
+    ------
+    InputError
+        If the circuit has max poolings, too many cells, or an imperfection that is no part.
+    """
     for k, layer in enumerate(system.stack, 1):
         if layer.link.routed:
             raise InputError(f"Layer {k} has a max pooling, whose switches are not parts of a circuit.")
@@ -189,18 +203,25 @@ def pairs_circuit(system: ResistivePairs) -> PairsCircuit:
         raise InputError(
             f"The network is too large to be written part by part: more than {KEPT:,} weights in an array."
         )
-    return _PartsDrawing(on_host(system)).finished()
 
 
-class _PartsDrawing:
-    """A parts list as it grows."""
+class PartsDrawing:
+    """A parts list of a mapped network as it grows: nodes, parts of a kind, rails and cells.
 
-    def __init__(self, system: ResistivePairs) -> None:
+    Parameters
+    ----------
+    system : PairedCircuit
+        One whose cells are kept.
+    """
+
+    def __init__(self, system: Any) -> None:
         self.system = system
         self.device = system.device_model
         self.volts = tuple(self.device.voltage / full for full in system.full_scales)
         self.names = [GROUND]
         self.rows: dict[str, list[tuple[list[str], np.ndarray, np.ndarray]]] = {}
+        self.controls: dict[str, list[str]] = {}
+        self.expressions: list[str] = []
         self.count = 0
         sizes = [math.prod(layer.post) for layer in system.stack]
         self.inputs = self.nodes("x", system.sizes[0])
@@ -214,14 +235,39 @@ class _PartsDrawing:
         self.names += [f"{prefix}{i}" for i in range(1, n + 1)]
         return np.arange(first, first + n)
 
-    def add(self, kind: str, letter: str, ends: Sequence[Any], values: Sequence[Any] = ()) -> None:
-        """Parts of a kind, numbered as they come; nodes and values broadcast."""
+    def add(
+        self, kind: str, letter: str, ends: Sequence[Any], values: Sequence[Any] = (), controls: Sequence[str] = ()
+    ) -> list[str]:
+        """Parts of a kind, numbered as they come; nodes and values broadcast. Their names are given back."""
         table = np.stack(np.broadcast_arrays(*ends), 1).astype(np.int64)
         columns = [np.broadcast_to(v, len(table)) for v in values]
         rows = np.stack(columns, 1) if columns else np.zeros((len(table), 0))
         names = [f"{letter}{self.count + i}" for i in range(1, len(table) + 1)]
         self.count += len(table)
         self.rows.setdefault(kind, []).append((names, table, rows.astype(np.float64)))
+        self.controls.setdefault(kind, []).extend(controls)
+        return names
+
+    def compute(self, node: str, expression: str) -> None:
+        """A source that holds a node at an expression."""
+        self.add("behavioural_voltage", "B", (np.array([self.names.index(node)]), 0))
+        self.expressions.append(expression)
+
+    def parts(self) -> Parts:
+        """All parts so far."""
+        groups = {}
+        for kind, rows in self.rows.items():
+            ends, values = (np.concatenate([r[i] for r in rows]) for i in (1, 2))
+            said = tuple(self.expressions) if kind == "behavioural_voltage" else ()
+            names = tuple(n for r in rows for n in r[0])
+            groups[kind] = Group(names, ends, values, tuple(self.controls[kind]), expressions=said)
+        return Parts(tuple(self.names), groups)
+
+    @staticmethod
+    def spread(link: Any, cells: Any) -> list[np.ndarray]:
+        """Conductances (units above, units below) of a link's cells, plus and minus, a pixel at a time."""
+        eye = torch.eye(math.prod(link.pre), dtype=torch.float64).unflatten(1, link.pre)
+        return [array(link.apply(g.double(), eye).flatten(1).t()) for g in (cells.plus, cells.minus)]
 
     @cached_property
     def reference(self) -> int:
@@ -239,6 +285,30 @@ class _PartsDrawing:
         found = self.nodes(name, len(volts))
         self.add("vcvs", "E", (found, 0, self.reference, 0), (volts,))
         return found
+
+    def rails(self, name: str, gain: float, plus: np.ndarray, minus: Any) -> tuple[np.ndarray, np.ndarray]:
+        """+ and - gain times the voltages from `plus` to `minus`."""
+        found = []
+        for mark, sign in (("p", 1), ("n", -1)):
+            rail = self.nodes(f"{name}{mark}", len(plus))
+            self.add("vcvs", "E", (rail, 0, plus, minus), (sign * gain,))
+            found.append(rail)
+        return found[0], found[1]
+
+    def cells(
+        self, rails: tuple[np.ndarray, np.ndarray], nodes: np.ndarray, pair: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """Two conductances from the rails of each source to each node, (nodes, sources); sums at the nodes."""
+        for rail, table in zip(rails, pair, strict=True):
+            above, below = np.nonzero(table)
+            self.add("resistor", "R", (nodes[above], rail[below]), (table[above, below],))
+        return pair[0].sum(1) + pair[1].sum(1)
+
+
+class _ResistiveDrawing(PartsDrawing):
+    """The parts of a resistive network."""
+
+    system: ResistivePairs
 
     # -- units -------------------------------------------------------------------------------------------------
 
@@ -287,24 +357,6 @@ class _PartsDrawing:
 
     # -- arrays ------------------------------------------------------------------------------------------------
 
-    def rails(self, name: str, gain: float, plus: np.ndarray, minus: Any) -> tuple[np.ndarray, np.ndarray]:
-        """+ and - gain times the voltages from `plus` to `minus`."""
-        found = []
-        for mark, sign in (("p", 1), ("n", -1)):
-            rail = self.nodes(f"{name}{mark}", len(plus))
-            self.add("vcvs", "E", (rail, 0, plus, minus), (sign * gain,))
-            found.append(rail)
-        return found[0], found[1]
-
-    def cells(
-        self, rails: tuple[np.ndarray, np.ndarray], nodes: np.ndarray, pair: Sequence[np.ndarray]
-    ) -> np.ndarray:
-        """Two conductances from the rails of each source to each node, (nodes, sources); sums at the nodes."""
-        for rail, table in zip(rails, pair, strict=True):
-            above, below = np.nonzero(table)
-            self.add("resistor", "R", (nodes[above], rail[below]), (table[above, below],))
-        return pair[0].sum(1) + pair[1].sum(1)
-
     def arrays(self, k: int, active_h: list[np.ndarray], active_u: list[np.ndarray]) -> None:
         """Rails and cells of the arrays of layer k: into h, into u, and back to the layers below."""
         system = self.system
@@ -320,9 +372,7 @@ class _PartsDrawing:
 
             def pair(copy: Copy, name: str = name, link: Any = link) -> list[np.ndarray]:
                 """Conductances (units above, units below)."""
-                found = system.cells_of(name, copy)
-                eye = torch.eye(math.prod(link.pre), dtype=torch.float64).unflatten(1, link.pre)
-                return [array(link.apply(g.double(), eye).flatten(1).t()) for g in (found.plus, found.minus)]
+                return self.spread(link, system.cells_of(name, copy))
 
             self.sums_h[k] += self.cells(rails, self.h[k], pair("h"))
             self.sums_u[k] += self.cells(rails, self.u[k], pair("u"))
@@ -367,11 +417,6 @@ class _PartsDrawing:
             self.leaks(k)
             if k < system.depth - 1:
                 self.diodes(k)
-        groups = {}
-        for kind, rows in self.rows.items():
-            ends, values = (np.concatenate([r[i] for r in rows]) for i in (1, 2))
-            groups[kind] = Group(tuple(n for r in rows for n in r[0]), ends, values)
-        parts = Parts(tuple(self.names), groups)
         outputs = [self.names[n] for n in self.h[-1]]
         tables = (tuple(nodes) for nodes in (self.h, self.u, active_h, active_u))
-        return PairsCircuit(system, Circuit(parts, outputs=outputs), self.volts, *tables)
+        return PairsCircuit(system, Circuit(self.parts(), outputs=outputs), self.volts, *tables)

@@ -192,7 +192,7 @@ def find_subject(
         sources = circuit.parts.group("voltage_source").values.T.reshape(1, -1)
     elif not isinstance(system, ResistiveNetwork):
         mapped = isinstance(system, PredictiveCodingNetwork)
-        hint = ", or come with --substrate resistive" if mapped else ""
+        hint = ", or come with --substrate resistive or hopfield" if mapped else ""
         raise argument_error("SYSTEM", f"be a resistive network, a circuit or a netlist{hint}", repr(name))
     else:
         circuit, features = system.to_circuit(), system.sizes[0]

@@ -1,4 +1,4 @@
-"""Mapped networks beside ngspice: the resistive substrate as layers, as a parts list, and in another simulator."""
+"""Mapped networks beside ngspice: resistors and Hopfield circuits as layers, as parts, and in another simulator."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def find_pairs(
     *,
     data: bool = False,
 ) -> PairsSubject:
-    """A network mapped to the resistive substrate, with inputs in [0, 1) or its data's, and targets in +-0.5.
+    """A network on resistors or as a Hopfield circuit, with inputs in [0, 1) or its data's, and targets in +-0.5.
 
     Parameters
     ----------
     name : str
         A predictive coding network: registered, bundled config or TOML file.
     substrate : str
-        'resistive', or another whose circuit has resistors, diodes and sources for parts.
+        'resistive' or 'hopfield'.
     device : DeviceModel
     seed : int
         Seed of the network, the device instance and the examples.
@@ -83,7 +83,7 @@ def find_pairs(
     Raises
     ------
     InputError
-        If there is no such network, or it cannot be drawn part by part (`pairs_circuit`).
+        If there is no such network, or it cannot be drawn part by part (`Mapped.to_circuit`).
     """
     net = load_system(name, weights=weights, seed=seed).double()
     if not isinstance(net, PredictiveCodingNetwork):
@@ -101,9 +101,10 @@ def find_pairs(
     form = mapped.to_circuit()
     volts = form.sources(x), form.targets(y), form.siemens(1.0)
     inputs = math.prod(net.shapes[0])
+    constant = form.circuit.parts.group("voltage_source").values[inputs:, 0]
     drives = (
         *(PortDrive(f"in{k}") for k in range(inputs)),
-        *[PortDrive(REFERENCE)] * (form.circuit.n_sources - inputs),
+        *(PortDrive(REFERENCE, float(v)) for v in constant),
     )
     return PairsSubject(
         name,

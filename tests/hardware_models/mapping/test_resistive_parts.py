@@ -238,8 +238,8 @@ def test_refusals(monkeypatch) -> None:
         fields = {name: 300.0 if name == "temperature" else 0.01}
         with pytest.raises(InputError, match=f"Argument {name} must be 0 for a circuit of constant parts"):
             map_pcn(small(), "resistive", DeviceModel(**fields)).to_circuit()
-    with pytest.raises(InputError, match="Argument substrate must be 'resistive'"):
-        map_pcn(small(), "hopfield").to_circuit()
+    with pytest.raises(InputError, match="Argument substrate must be 'resistive' or 'hopfield'"):
+        map_pcn(small(), "oscillator").to_circuit()
     pooled = vgg5(10, (3, 16, 16), width=1 / 32).double()
     with pytest.raises(InputError, match="Layer 2 has a max pooling"):
         map_pcn(pooled, "resistive").to_circuit()
@@ -290,8 +290,8 @@ def test_commands(tmp_path: Path, capsys) -> None:
         assert said[name] == pytest.approx(float(volts), abs=1e-6)
     capsys.readouterr()
     for arguments, message in (
-        (["check", "pcn"], "or come with --substrate resistive, but was 'pcn'"),
-        (["check", "pcn", "--substrate", "hopfield"], "substrate must be 'resistive'"),
+        (["check", "pcn"], "or come with --substrate resistive or hopfield, but was 'pcn'"),
+        (["check", "pcn", "--substrate", "oscillator"], "substrate must be 'resistive' or 'hopfield'"),
         (["check", "pcn", "--substrate", "resistiv"], "Did you mean 'resistive'"),
         (["check", "resistive", "--substrate", "resistive"], "be a predictive coding network where there is"),
         (["check", "learning", "--preset", "pcm"], "preset must come with --substrate"),
