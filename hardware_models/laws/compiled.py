@@ -35,6 +35,9 @@ LAWS = "laws/[!_]*.py"
 """Files of the laws in the package, which kernels inline; their face holds no code."""
 UNIT_LAWS = Path(units.__file__)
 """Laws of units, which kernels inline too; they stand in physics_ep, for the activations of its networks."""
+REORDERED = {"reassoc", "contract", "nsz"}
+"""What LLVM may do to floats of kernels that sum: add in another order, multiply and add at once, take -0 for 0.
+NaN and infinity stay what they are."""
 DOOR = b"compiled import "
 """What stands in every file that has kernels."""
 
@@ -100,16 +103,22 @@ def by_rows(compiled: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def summing(function: Callable[..., Any]) -> Any:
+    """A `kernel` whose sums may be added in another order (`REORDERED`): loops over them are then vectorised."""
+    return by_rows(_cached(function, parallel=True, fastmath=REORDERED))
+
+
 def sequential(function: Callable[..., Any]) -> Any:
     """Compile a kernel of one thread, cached as others are: threads with nothing to do would spin meanwhile."""
     return _cached(function, parallel=False)
 
 
-def _cached(function: Callable[..., Any], parallel: bool) -> Any:
+def _cached(function: Callable[..., Any], parallel: bool, fastmath: bool | set[str] = False) -> Any:
     outer = config.CACHE_DIR
     config.CACHE_DIR = CACHE or outer
     try:
-        compiled: Any = numba.njit(parallel=parallel, nogil=True, error_model="numpy")(function)
+        decorator = numba.njit(parallel=parallel, fastmath=fastmath, nogil=True, error_model="numpy")
+        compiled: Any = decorator(function)
         if CACHE is not None:
             compiled._cache = KernelCache(function)  # what `cache=True` does with numba's own
         return compiled
@@ -120,6 +129,11 @@ def _cached(function: Callable[..., Any], parallel: bool) -> Any:
 def inner(function: Callable[..., Any]) -> Any:
     """Compile a function that kernels call; it lives in their cache entries."""
     return numba.njit(error_model="numpy")(function)
+
+
+def summing_inner(function: Callable[..., Any]) -> Any:
+    """Compile a function that `summing` kernels call, with sums like theirs."""
+    return numba.njit(error_model="numpy", fastmath=REORDERED)(function)
 
 
 @overload(np.clip)

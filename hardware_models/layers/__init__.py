@@ -1,7 +1,7 @@
 """Layers of units, dense and convolutional, whose couplings are matrix products: what networks of substrates share.
 
 Start with `layered`: `Layered`, the base class, and its phase. `couplings` holds the parameters of a layer, `maps`
-the linear maps with their pooling, `flows` how units move in time.
+the linear maps with their pooling, `flows` how units move in time, `few_outputs` relaxations that are compiled.
 """
 
 from __future__ import annotations

@@ -88,10 +88,14 @@ class Dense(nn.Module):
         """
         if e_post.is_complex():
             return _real_contrast(self, e_post, m_post, e_pre, m_pre, route)
+        return self.weight_contrast(e_post, m_post, e_pre, m_pre), e_post.sum(0)
+
+    def weight_contrast(
+        self, e_post: torch.Tensor, m_post: torch.Tensor, e_pre: torch.Tensor | None, m_pre: torch.Tensor
+    ) -> torch.Tensor:
+        """The weight's part of `contrast`, of real states."""
         weight = e_post.t() @ m_pre
-        if e_pre is not None:
-            weight = torch.addmm(weight, m_post.t(), e_pre)
-        return weight, e_post.sum(0)
+        return weight if e_pre is None else weight.addmm_(m_post.t(), e_pre)
 
 
 class Readout(Dense):

@@ -21,8 +21,9 @@ Solvers step in the metric of the units, sigma_k(p_k) - s_k, finite where Psi' i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -37,8 +38,12 @@ from physics_ep.units import UNITS, UnitFunctions, torch_functions, within
 
 from ..devices.systems import OnDevice
 from .couplings import Convolution, Dense
+from .few_outputs import array_of, bounded, outputs_of_rows, paired, row_solvers
 from .flows import Laws, unit_flows
 from .maps import Filter
+
+if TYPE_CHECKING:
+    from .row_kernels import HiddenRows, OutputRows
 
 OUTPUT_UNITS = ("linear", "hard_sigmoid")
 
@@ -201,6 +206,10 @@ class Layered(LayeredSystem):
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> LayeredPhase:
         return LayeredPhase(self, inputs, origin, balanced)
 
+    def solvers(self, phase: Phase) -> Mapping[str, Callable[[Any, State], Any]] | None:
+        known = isinstance(phase, LayeredPhase) and type(phase).update is LayeredPhase.update
+        return row_solvers(phase) if known else None
+
     def flows(self, phase: Phase) -> Mapping[str, Callable[[Phase], Motion]]:
         """Motions in time by name, 'hopfield' and 'rate' (`hardware_models.layers.flows`)."""
         return unit_flows(
@@ -226,6 +235,13 @@ class Layered(LayeredSystem):
             pre: tuple[torch.Tensor | None, torch.Tensor] = (None, x)
             for k, layer in enumerate(self.couplings):
                 s, p = free[k], plus[k]
+                known = paired(s, p, None if minus is None else minus[k], -weight)
+                if known is not None and type(layer) is Dense:
+                    e, m, _, total = known
+                    grads[f"layers.{k}.weight"] = layer.weight_contrast(e, m, *pre)
+                    grads[f"layers.{k}.bias"] = total
+                    pre = (e, m)
+                    continue
                 column = -weight.view(-1, *[1] * (s.ndim - 1))
                 if minus is None:
                     e, m = column * p, torch.add(s, p, alpha=0.5)
@@ -298,23 +314,42 @@ class LayeredPhase(Phase):
         halves = [list(range(start, self.depth, 2)) for start in (0, 1)]
         self.carried, self.implied = sorted(halves, key=lambda h: (not h, sum(system.sizes[k + 1] for k in h)))
         if origin is not None:
-            self.settled_drives, self.routes = system.routed_drives(origin, self.clamped)
-            drives = self.settled_drives
-            self.anchors = [unit.anchor(p) for unit, p in zip(self.units, drives, strict=True)]
-            settled = self.units[-1].response(drives[-1])
-            self.excess = self._excess(drives[-1], settled if balanced else origin[-1])
-            self.mismatch = (
-                None
-                if balanced
-                else [unit.response(p) - s for unit, p, s in zip(self.units, drives, origin, strict=True)]
-            )
+            if system.routed:
+                self.settled_drives, self.routes = system.routed_drives(origin, self.clamped)
+            self.mismatch = None if balanced else [unit.response(p) - s for unit, p, s in self._settled()]
+
+    @cached_property
+    def settled_drives(self) -> State:
+        """Drives of the layers at the origin."""
+        assert self.origin is not None
+        return self.system.routed_drives(self.origin, self.clamped)[0]
+
+    @cached_property
+    def anchors(self) -> list[tuple[Any, ...]]:
+        """What displacements of the units need of these drives."""
+        return [unit.anchor(p) for unit, p in zip(self.units, self.settled_drives, strict=True)]
+
+    @cached_property
+    def excess(self) -> torch.Tensor:
+        """What the outputs' drive at the origin exceeds their bound by, which a nudge must overcome first."""
+        assert self.origin is not None
+        out = self.origin[-1]
+        if self.balanced and math.isinf(self.system.bounds[-1][0]):
+            return torch.zeros_like(out)
+        drive = self.settled_drives[-1]
+        return self._excess(drive, self.units[-1].response(drive) if self.balanced else out)
+
+    def _settled(self) -> Iterator[tuple[UnitFunctions, torch.Tensor, torch.Tensor]]:
+        """Units, drives and states of the layers at the origin."""
+        assert self.origin is not None
+        yield from zip(self.units, self.settled_drives, self.origin, strict=True)
 
     def _constants(self) -> tuple[list[UnitFunctions], torch.Tensor]:
         """Units of the layers, and what the input adds to the first one's drive."""
         return self.system.units, self.inputs.cache
 
     def _excess(self, drive: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """What the output's drive exceeds its bound by, which a nudge must overcome first."""
+        """What the outputs' drive exceeds them by."""
         return drive - output
 
     def start(self) -> State:
@@ -415,15 +450,19 @@ class LayeredPhase(Phase):
         """
         assert self.nudge is not None
         if self._answer is None:
-            linear = None if self.nudge.cost.holds else self.nudge.linear(self.dtype)
-            factor = None if linear is None else (self._output_load() + linear[0]).reciprocal()
-            self._answer = self._displaced_output(self.excess), factor
+            self._answer = self._displaced_output(self.excess), self._line()
         alone, factor = self._answer
         if change is None:
             return alone
         if factor is None:
             return self._displaced_output(change + self.excess)
         return torch.addcmul(alone, change, factor)
+
+    def _line(self) -> torch.Tensor | None:
+        """Displacement of the nudged outputs for a unit of drive; None where they do not follow a line."""
+        assert self.nudge is not None
+        linear = None if self.nudge.cost.holds else self.nudge.linear(self.dtype)
+        return None if linear is None else (self._output_load() + linear[0]).reciprocal()
 
     def _output_load(self) -> torch.Tensor | float:
         """What the outputs' own law needs of drive for a unit of state."""
@@ -433,6 +472,41 @@ class LayeredPhase(Phase):
         """Displacement of the outputs under the nudge by the cost's own law, `rhs` the drive that they exceed."""
         assert self.nudge is not None
         return self.nudge.cost.displaced_unit(self.pulled, self.nudge.y, self.strength, rhs)
+
+    # -- example by example -----------------------------------------------------------------------------------
+
+    def clips(self) -> bool:
+        """Whether the hidden units are linear or clip, outputs have no bounds, and a nudge's force is linear."""
+        if type(self.layers[-1]) is not Dense or self.system.output_activation != "linear":
+            return False
+        if not isinstance(self.system, Layered) or self.system.activation not in ("hard_sigmoid", "linear"):
+            return False
+        return self._on_a_line()
+
+    def _on_a_line(self) -> bool:
+        """Whether what a nudge does to the outputs is linear in their drive."""
+        if self.nudge is None:
+            return True
+        self._answered(None)
+        return self._answer is not None and self._answer[1] is not None
+
+    def by_rows(self, u: torch.Tensor) -> tuple[Any, Any, HiddenRows, float, OutputRows]:
+        """What `row_kernels.relaxed` needs of the phase, from outputs u: drives from the input, weights, units,
+        factor of what comes back from the outputs, and outputs."""
+        hidden = bounded(self.clamped.shape[1], *self.system.bounds[0], self.dtype)
+        unit = u.new_full((u.shape[1],), 1 / self.system.residual_scale)
+        outputs = outputs_of_rows(u, *self._row_answer(u), unit)
+        return array_of(self.clamped), array_of(self.layers[-1].weight), hidden, 1.0, outputs
+
+    def _row_answer(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs without what comes from below, and what a unit of it adds."""
+        if self.nudge is None:
+            return self.layers[-1].bias, u.new_ones(())
+        self._answered(None)
+        assert self._answer is not None
+        alone, factor = self._answer
+        assert factor is not None
+        return alone, factor
 
     def interface(self, z: State) -> State:
         if not self.held:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
@@ -41,6 +41,7 @@ from ..arrays import array, counts
 from ..devices.model import DeviceModel
 from ..devices.systems import Device
 from ..laws.elements import THERMAL_VOLTAGE
+from ..layers.few_outputs import paired, row_solvers
 from ..layers.layered import LayeredSystem, Routes
 from ..netlists.parts import GROUND, Group, Parts
 from . import nodes
@@ -412,6 +413,10 @@ class ResistiveNetwork(LayeredSystem):
     def phase(self, inputs: Inputs, origin: State | None = None, balanced: bool = False) -> ResistivePhase:
         return ResistivePhase(self, inputs, origin, balanced)
 
+    def solvers(self, phase: Phase) -> Mapping[str, Callable[[Any, State], Any]] | None:
+        known = isinstance(phase, ResistivePhase) and type(phase).update is ResistivePhase.update
+        return row_solvers(phase) if known else None
+
     def motion(self, phase: Phase) -> Motion:
         assert isinstance(phase, ResistivePhase)
         return ResistiveMotion(phase)
@@ -425,36 +430,39 @@ class ResistiveNetwork(LayeredSystem):
         c (e - a e') (m - a m'), summed over the batch: matrix products, and sums over the nodes' own e m.
         """
         grads = {}
-        e_below = m_below = torch.empty(0)
-        column = weight[:, None]
+        below: tuple[torch.Tensor, ...] = ()
         with torch.no_grad():
             for k, (layer, c) in enumerate(zip(self.couplings, self.stages, strict=True)):
-                if minus is None:
-                    moved, m = plus[k], torch.add(free[k], plus[k], alpha=0.5)
-                else:
-                    moved, m = plus[k] - minus[k], plus[k] + minus[k]
-                    torch.add(free[k], m, alpha=0.5, out=m)
-                e = column * moved
-                a = layer.gain
-                own = c * (e * m).sum(0)
-                if k == 0:
-                    # The input does not move, and the two halves of its amplifiers stand at x and -x.
-                    across = torch.empty_like(layer.conductance)
-                    plus_half, minus_half = across.chunk(2, 1)
-                    torch.mm((-a * c * e).t(), x, out=plus_half)
-                    torch.sub(own[:, None], plus_half, out=minus_half)
-                    plus_half += own[:, None]
-                else:
-                    # c [e m 1 - a e m' - a m e' + a^2 1 e' m'] as one product of stacked rows.
-                    one = ones_like_row(m)
-                    left = [-a * c * e, own[None], -a * c * m, one]
-                    below = a * a * c * (e_below * m_below).sum(0, keepdim=True)
-                    across = torch.cat(left).t() @ torch.cat([m_below, ones_like_row(m_below), e_below, below])
-                grads[f"layers.{k}.conductance"] = across
-                if layer.bias is not None:
-                    grads[f"layers.{k}.bias"] = -c * e.sum(0)
-                e_below, m_below = e, m
-        return {name: g for name, g in grads.items() if self.get_parameter(name).requires_grad}
+                found = paired(free[k], plus[k], None if minus is None else minus[k], weight)
+                if found is None:
+                    if minus is None:
+                        moved, m = plus[k], torch.add(free[k], plus[k], alpha=0.5)
+                    else:
+                        moved, m = plus[k] - minus[k], plus[k] + minus[k]
+                        torch.add(free[k], m, alpha=0.5, out=m)
+                    e = weight[:, None] * moved
+                    found = e, m, (e * m).sum(0), e.sum(0)
+                e, m, products, total = found
+                a, g, bias = layer.gain, layer.conductance, layer.bias
+                if g.requires_grad:
+                    # c [e m 1 - a e m' - a m e' + a^2 1 e' m'].
+                    own = (c * products)[:, None]
+                    if k == 0:
+                        # The input does not move, and the two halves of its amplifiers stand at x and -x.
+                        across = torch.empty_like(g)
+                        first, second = across.chunk(2, 1)
+                        torch.addmm(first, e.t(), x, beta=0, alpha=-a * c, out=first)
+                        torch.sub(own, first, out=second)
+                        first += own
+                    else:
+                        across = torch.add(own, below[2], alpha=a * a * c)
+                        across.addmm_(e.t(), below[1], alpha=-a * c)
+                        across.addmm_(m.t(), below[0], alpha=-a * c)
+                    grads[f"layers.{k}.conductance"] = across
+                if bias is not None and bias.requires_grad:
+                    grads[f"layers.{k}.bias"] = -c * total
+                below = found
+        return grads
 
     def constrain(self) -> None:
         """Clip conductances to what the devices can be programmed to."""
@@ -483,11 +491,6 @@ class ResistiveNetwork(LayeredSystem):
         for k in range(len(state) - 1):
             drives[k] = layers[k + 1].transpose(state[k + 1], None, drives[k])
         return tuple(drives), [None] * len(drives)
-
-
-def ones_like_row(rows: torch.Tensor) -> torch.Tensor:
-    """A row of ones beside (B, n) rows: (1, n)."""
-    return torch.ones_like(rows[:1])
 
 
 # -- the network as a list of parts --------------------------------------------------------------------------------

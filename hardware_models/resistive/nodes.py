@@ -29,7 +29,7 @@ def plain(load: torch.Tensor) -> UnitFunctions:
     load : Tensor (n,)
         Total conductance G, siemens.
     """
-    resistance = _resistance(load)
+    ohms = resistance(load)
 
     def potential(v: X) -> X:
         return 0.5 * load * v * v
@@ -38,10 +38,10 @@ def plain(load: torch.Tensor) -> UnitFunctions:
         return load * v
 
     def response(current: X) -> X:
-        return current * resistance
+        return current * ohms
 
     def slope(current: X) -> X:
-        return resistance.expand_as(current)
+        return ohms.expand_as(current)
 
     def curvature(v: X) -> X:
         return load.expand_as(v)
@@ -62,7 +62,7 @@ def ideal(load: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> UnitFunc
     low, high : Tensor (n,)
         Volts: 0 and infinity, or -infinity and 0.
     """
-    resistance = _resistance(load)
+    ohms = resistance(load)
 
     def potential(v: X) -> X:
         return 0.5 * load * v * v
@@ -71,22 +71,22 @@ def ideal(load: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> UnitFunc
         return load * v
 
     def response(current: X) -> X:
-        return (current * resistance).clamp(low, high)
+        return (current * ohms).clamp(low, high)
 
     def slope(current: X) -> X:
-        v = current * resistance
-        return resistance * ((v > low) & (v < high))
+        v = current * ohms
+        return ohms * ((v > low) & (v < high))
 
     def curvature(v: X) -> X:
         return load.expand_as(v)
 
     def anchor(current: X) -> tuple[Any, ...]:
         # As of the hard sigmoid: where the bounds lie from the voltage without a diode, and its overhang.
-        v = current * resistance
+        v = current * ohms
         return low - v, high - v, v.clamp(low, high) - v
 
     def displaced(change: X, below: X, above: X, overhang: X) -> X:
-        moved = change * resistance
+        moved = change * ohms
         if moved.requires_grad:
             return moved.clamp(below, above) - overhang
         return moved.clamp_(below, above).sub_(overhang)  # large: it is clipped where it lies
@@ -108,8 +108,8 @@ def shockley(load: torch.Tensor, sign: torch.Tensor, saturation: float, thermal:
     thermal : float
         n VT, volts.
     """
-    resistance = _resistance(load)
-    share = saturation * resistance
+    ohms = resistance(load)
+    share = saturation * ohms
 
     def potential(v: X) -> X:
         s = sign * v
@@ -119,7 +119,7 @@ def shockley(load: torch.Tensor, sign: torch.Tensor, saturation: float, thermal:
         return load * v - sign * saturation * torch.expm1(-sign * v / thermal)
 
     def response(current: X) -> X:
-        return sign * soft_rectified(sign * current * resistance, share, thermal)
+        return sign * soft_rectified(sign * current * ohms, share, thermal)
 
     def slope(current: X) -> X:
         return 1 / curvature(response(current))
@@ -132,11 +132,11 @@ def shockley(load: torch.Tensor, sign: torch.Tensor, saturation: float, thermal:
         return (share * torch.exp(-sign * response(current) / thermal),)
 
     def displaced(change: X, carried: X) -> X:
-        return sign * soft_rectified(sign * change * resistance, carried, thermal)
+        return sign * soft_rectified(sign * change * ohms, carried, thermal)
 
     return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
 
 
-def _resistance(load: torch.Tensor) -> torch.Tensor:
+def resistance(load: torch.Tensor) -> torch.Tensor:
     """1 / load, ohm; where all conductances are off no current flows, and any number keeps the node at 0 V."""
     return load.masked_fill(load <= 0, 1).reciprocal()

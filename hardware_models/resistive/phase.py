@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import cast
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -14,7 +16,12 @@ from physics_ep.nudging import Nudge
 from physics_ep.reads import likely
 from physics_ep.units import UnitFunctions
 
+from ..layers.few_outputs import array_of, outputs_of_rows
 from ..layers.layered import LayeredPhase
+from . import nodes
+
+if TYPE_CHECKING:
+    from ..layers.row_kernels import HiddenRows, OutputRows
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,15 @@ class PreparedNodes:
     diode: str
     limits: list[tuple[torch.Tensor, torch.Tensor]]
     capacitance: float
+
+    @cached_property
+    def hidden(self) -> HiddenRows:
+        """Nodes of the first layer, as compiled kernels take them."""
+        from ..layers.row_kernels import HiddenRows
+
+        ohms = nodes.resistance(self.loads[0])
+        low, high = self.limits[0] if self.limits else (ohms - math.inf, ohms + math.inf)
+        return HiddenRows(*map(array_of, (ohms, low, high)))
 
 
 class ResistivePhase(LayeredPhase):
@@ -79,6 +95,24 @@ class ResistivePhase(LayeredPhase):
         # A clamp is a share of the way to the target, a nudge a conductance beside the node's own.
         strength = self.strength if self.nudge.cost.holds else self.strength / self.load
         return self.nudge.cost.displaced_unit(self.pulled, self.nudge.y, strength, rhs / self.load)
+
+    def clips(self) -> bool:
+        return self.prepared.diode != "shockley" and self._on_a_line()
+
+    def by_rows(self, u: torch.Tensor) -> tuple[Any, Any, HiddenRows, float, OutputRows]:
+        layer = self.layers[-1]
+        alone, factor = self._row_answer(u)
+        if layer.gain != 1:
+            factor = layer.gain * factor
+        outputs = outputs_of_rows(u, alone, factor, self.load / self.system.residual_scale)
+        clamped, weights = array_of(self.clamped), array_of(layer.conductance)
+        return clamped, weights, self.prepared.hidden, 1 / layer.gain, outputs
+
+    def _row_answer(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.nudge is not None:
+            return super()._row_answer(u)
+        factor, bias = nodes.resistance(self.load), self.layers[-1].bias
+        return (u.new_zeros(()) if bias is None else bias * factor), factor
 
     def _missing(self, k: int, gap: torch.Tensor, z: State) -> torch.Tensor:
         if self.prepared.diode == "shockley":

@@ -117,6 +117,7 @@ def solve(
         method = methods[name](phase, z)
         method.tolerance = tolerance
         budget = max_iterations or method.budget or system.default_max_iterations
+        method.most = 1 if trace or lost is not None else budget
         course = Decline()
         aim = phase.aim(tolerance)
         within: tuple[State, torch.Tensor, float] | None = None  # what has met the tolerance, and not the aim

@@ -58,6 +58,8 @@ class Solver:
         the tolerance cannot be met at the fastest pace so far.
     tolerance : float
         What the residual is asked to meet. The loop sets it: it alone decides when to stop.
+    most : int
+        Evaluations that one `evaluate` may make at most, where nobody looks at those between. The loop sets it.
     by_block : Tensor (n, B) or None
         Residual of each block of the state at the last evaluation, where the method finds it anyway.
     """
@@ -70,6 +72,7 @@ class Solver:
     top_residual: float | None = None
     idle: int | None = None
     tolerance: float = 0.0
+    most: int = 1
     by_block: torch.Tensor | None = None
 
     def evaluate(self) -> tuple[State, torch.Tensor]:

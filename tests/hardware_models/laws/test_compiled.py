@@ -153,7 +153,7 @@ print(kernels.__file__, drive, sum(kernels.drives.__wrapped__.stats.cache_hits.v
 
 def has_kernels(path: Path) -> bool:
     """Whether a function of a file is compiled."""
-    compiling = {"kernel", "sequential", "inner"}
+    compiling = {"kernel", "sequential", "inner", "summing", "summing_inner"}
     return any(
         isinstance(node, ast.FunctionDef) and any(getattr(d, "id", None) in compiling for d in node.decorator_list)
         for node in ast.walk(ast.parse(path.read_text()))

@@ -34,10 +34,9 @@ def test_hopfield_step_costs_at_most_two_backprop_steps() -> None:
 def test_resistive_step_costs_at_most_three_times_its_products() -> None:
     """1568-1024-10, batch 32, one thread, residual 1e-5: another pass over the input's conductances would show.
 
-    Where products are so fast that the step's calls alone, in a network of 8 hidden nodes, take another two
-    products or nearly, three times is not to be had (on an Intel Xeon with AVX-512 3.2 to 3.8, of which 1.6 are
-    calls, for a count of 1.09 and a floor of 1.2 to 1.3); what the step takes beside its calls is bounded
-    everywhere. `test_resistive_step_passes_over_the_conductances_three_times` counts the passes themselves.
+    Where products are so fast that the step's calls and relaxation, in a network of 8 features, take another two
+    products or nearly, three times is not to be had; what the step takes beside these is bounded everywhere.
+    `test_resistive_step_multiplies_by_half_of_the_conductances` counts the passes themselves.
     """
     best = None
     for _ in range(8):

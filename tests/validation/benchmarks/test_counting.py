@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hardware_models import ResistiveNetwork
+from hardware_models.layers.few_outputs import whole_batches
 from physics_ep.cost import CrossEntropy, SquaredError
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.predictive_coding import mlp
@@ -65,12 +66,18 @@ def test_resistive_step_multiplies_by_half_of_the_conductances() -> None:
     x = torch.rand(resistive.BATCH, resistive.SIZES[0], generator=torch.Generator().manual_seed(0))
     y = cost.encode(torch.arange(resistive.BATCH) % 10, 10, torch.float32)
     ep = EquilibriumPropagation(cost, beta=resistive.SCALE, tolerance=resistive.TOLERANCE)
+    with whole_batches():
+        resistive_step(system, ep, x, y)
+
+
+def resistive_step(system: ResistiveNetwork, ep: EquilibriumPropagation, x: torch.Tensor, y: torch.Tensor) -> None:
+    """Look at a step that compiles nothing."""
     for _ in range(2):  # the first steps also measure, and make sure that weights are finite
         system.zero_grad()
         ep.backward(system, x, y)
     system.zero_grad()
     with Touching(resistive.SIZES[0] * resistive.SIZES[1]) as seen:
         ep.backward(system, x, y)
-    assert seen.found == {"mm": 2, "clamp_": 1, "sum": 1, "sub": 2, "empty_like": 1, "add_": 1}
+    assert seen.found == {"mm": 1, "addmm": 1, "clamp_": 1, "sum": 1, "sub": 2, "empty_like": 1, "add_": 1}
     large = 2 * resistive.BATCH * resistive.SIZES[0] * resistive.SIZES[1]
     assert large < products_of(lambda: ep.backward(system, x, y)).multiplications < 1.2 * large
