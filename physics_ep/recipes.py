@@ -18,8 +18,11 @@ from .config import Config, parse_config
 from .registry import bundled
 from .storage.texts import parse_toml, read_text
 
-PACE = ("epochs", "batch_size")
-"""Entries of [training] that belong to a recipe: a learning rate is right for a batch size."""
+PACE = ("epochs", "batch_size", "dtype")
+"""Entries of [training] that belong to a recipe: a learning rate is right for a batch size, a tolerance for a
+precision."""
+FEW = 5
+"""Examples of an epoch that may be skipped at least, however few it has: 1 % of a table of 160 rows is one."""
 DIGITS = 1437
 """Examples of the digits that the bundled recipes train on."""
 
@@ -94,6 +97,14 @@ def with_steps(config: Config, examples: int) -> Config:
     steps = usual["epochs"] * math.ceil(DIGITS / usual["batch_size"])
     epochs = math.ceil(steps / math.ceil(examples / config.training.batch_size))
     return config.updated(training={"epochs": epochs}) if epochs > usual["epochs"] else config
+
+
+def with_mercy(config: Config, examples: int) -> Config:
+    """The config with room for a few skipped examples in epochs of few examples, unless it says how many may be."""
+    if "max_skipped" in config.training.model_fields_set or not examples:
+        return config
+    share = min(FEW / examples, 1.0)
+    return config.updated(training={"max_skipped": share}) if share > config.training.max_skipped else config
 
 
 def lacks_recipe(config: Config) -> bool:

@@ -28,6 +28,8 @@ from .labels import field_told
 from .substrates import NAMES, network_of
 
 DECADES = np.arange(-12, 1)
+LETTERS = 12
+"""Most letters of a layer's name below its column; `style.layer_names` shortens longer ones."""
 ALIKE = 2.0
 """Ratio of gaps up to which two maps are one: less than a colour."""
 SWEEPS: dict[str, tuple[Any, ...]] = {
@@ -103,7 +105,7 @@ def signature(points: Points) -> Signature:
         for point in measured:
             rows.setdefault((point.field, point.value))
             instances = max(instances, point.repeats)
-            layers = tuple(layer.name for layer in point.layers if "weight" in layer.name)
+            layers = tuple(layer.told for layer in point.layers if "weight" in layer.name)
     places = {key: k for k, key in enumerate(rows)}
     found: dict[str, dict[str, np.ndarray]] = {"feedforward": {}, "transfer": {}}
     for target, of in found.items():
@@ -142,14 +144,15 @@ def draw_signature(data: Signature, title: str = "") -> Figure:
     first = next(iter(data.transfer))
     height = 22 + 3.3 * len(data.rows)
     figure, axes = style.new_figure(style.PAGE, height, 1, len(found) + 1, sharey=True)
+    names = style.layer_names(data.layers, LETTERS)
     maps = [(" = ".join(NAMES.get(n, n) for n in names), gaps) for names, gaps in found]
     maps.append(("as meant (" + NAMES.get(first, first) + ")", data.transfer[first]))
     colors = style.mpl.colormaps["viridis"].resampled(len(DECADES) - 1)
     norm = BoundaryNorm(DECADES, colors.N)
     for ax, (name, gaps) in zip(axes[0], maps, strict=True):
         picture = _map(ax, gaps, colors, norm)
+        ax.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90, fontsize="small")
         ax.set_title(name)
-        ax.set_xlabel("layer")
     _rows(axes[0, 0], data)
     label = "log$_{10}$(1 \N{MINUS SIGN} cosine to backprop)"
     style.colorbar(picture, axes[0], shrink=0.6, aspect=40, ticks=DECADES[::2], pad=0.01, label=label)
@@ -162,7 +165,6 @@ def _map(ax: Axes, gaps: np.ndarray, colors: Any, norm: Any) -> Any:
     shown = np.log10(np.clip(gaps, 10.0 ** DECADES[0], 1.0))
     ax.set_facecolor("#e6e6e6")
     picture = ax.pcolormesh(shown, cmap=colors, norm=norm, linewidth=0.3, edgecolor="white")
-    ax.set_xticks(np.arange(gaps.shape[1]) + 0.5, [str(k + 1) for k in range(gaps.shape[1])])
     ax.tick_params(length=0)
     return picture
 

@@ -32,6 +32,10 @@ NETWORK = "pcn-digits"
 NAMES = {"hopfield": "Hopfield circuit", "resistive": "resistors, diodes", "oscillator": "oscillators"}
 DEVICE_NAME = "4 bits, 5 % noise,\n10 % mismatch, shared copies"
 """`validation.experiments.substrates.DEVICE`, in words."""
+LETTERS = 12
+"""Most letters of a layer's name below its place; `style.layer_names` shortens longer ones."""
+MOST_LEVEL = 3
+"""Names that stand side by side; more are turned."""
 SMALLEST = 1e-17
 """Bottom of the disagreements."""
 
@@ -120,8 +124,9 @@ def _gradients(ax: Axes, placed: Sequence[Placed], device: str) -> None:
     ax.set_yscale("log")
     ax.set_ylim(SMALLEST / 3, 3)
     ax.set_yticks(10.0 ** np.arange(-16, 1, 4))
-    ax.set_xticks(layers)
-    ax.set_xlabel("layer")
+    names = style.layer_names(placed[0].layers, LETTERS)
+    ax.set_xticks(layers, names, rotation=90 if len(names) > MOST_LEVEL else 0, fontsize="small")
+    ax.set_xlabel("weights (from the input)")
     ax.set_ylabel("1 \N{MINUS SIGN} cosine of EP's gradient\nto backprop")
     ax.set_title(f"Devices: {device}")
     style.legend(ax, loc="upper left", ncols=2, columnspacing=0.8, handlelength=1.2)

@@ -17,6 +17,7 @@ from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNu
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.forward import Cast
+from physics_ep.predictive_coding.layers import told_name
 from physics_ep.progress import SILENT, Progress, task
 from physics_ep.relaxation.loop import relax
 from validation.gradients import estimate_gradient
@@ -35,6 +36,8 @@ REACH = 0.95
 SHARE = 0.05
 """beta lambda of the panels over layers and iterations: what beta='auto' takes."""
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 40)
+LETTERS = 12
+"""Most letters of a layer's name below its place; `style.layer_names` shortens longer ones."""
 SMALLEST = 1e-17
 """Bottom of the figure; what is nearer to the exact gradient is drawn on it."""
 
@@ -112,6 +115,8 @@ class CosinePanel:
     over_beta, over_layers, over_count, over_dtype : tuple of CosineCurve
     rounded : float
         Value that backprop in bfloat16 reaches.
+    layers : tuple of str
+        Names of the weights of `over_layers`, from the input.
     """
 
     title: str
@@ -122,6 +127,7 @@ class CosinePanel:
     over_count: tuple[CosineCurve, ...]
     over_dtype: tuple[CosineCurve, ...]
     rounded: float
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,6 +207,7 @@ def cosines(
                     over_count=over_count,
                     over_dtype=over_dtype,
                     rounded=worst(_rounded_backprop(subject), exact),
+                    layers=tuple(told_name(net.stack, n) for n in weights),
                 )
             )
     return Cosines(tuple(panels))
@@ -360,8 +367,10 @@ def _draw_column(column: np.ndarray, panel: CosinePanel) -> None:
         ax.set_xscale("log")
         ax.set_xlim(0.7e-4, 1.4)
         ax.set_xlabel("Nudging strength $\\beta$ (energy / cost)")
-    by_layer.set_xlabel("Layer (from the input)")
-    by_layer.set_xticks(panel.over_layers[0].at)
+    by_layer.set_xlabel("Weights (from the input)")
+    numbers = panel.over_layers[0].at
+    names = style.layer_names(panel.layers or [f"{k}" for k in numbers], LETTERS)
+    by_layer.set_xticks(numbers, names, rotation=90, fontsize="small")
     by_count.set_xlabel("Iterations $K$ (of the nudged phases)")
     by_count.set_xscale("log")
     by_count.set_xticks([1, 2, 5, 10, 20, 40], ["1", "2", "5", "10", "20", "40"])

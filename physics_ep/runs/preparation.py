@@ -23,7 +23,7 @@ from ..nudging import Nudge
 from ..physical_system import PhysicalSystem
 from ..placement import DTYPES, require_memory, require_weights, resolve_device, resolve_dtype
 from ..progress import SILENT, Progress
-from ..recipes import lacks_epochs, lacks_recipe, lacks_sizes, with_recipe, with_sizes, with_steps
+from ..recipes import lacks_epochs, lacks_recipe, lacks_sizes, with_mercy, with_recipe, with_sizes, with_steps
 from ..registry import accepts, build_system, load, systems
 from ..storage.opening import open_run
 from ..storage.outputs import as_asked
@@ -517,6 +517,7 @@ def completed(config: Config, data: Data | None = None, progress: Progress | boo
     examples = dataset_of(config, data, progress)
     if not paced:
         found = with_steps(found, len(examples.train_x))
+    found = with_mercy(found, len(examples.train_x))
     if not sized:
         found = with_sizes(found, examples.train_x[0].numel(), examples.n_outputs)
     if asks and examples.n_classes is None:

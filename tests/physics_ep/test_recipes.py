@@ -130,7 +130,13 @@ def test_a_small_table_is_learnt_by_as_many_steps_as_the_digits(flowers: Path) -
     assert completed(short).training.epochs == 3
     sized = parse_config({"system": {"name": "resistive", "sizes": [4, 9, 3]}, "data": table})
     assert completed(sized).training.epochs == 282
+    assert config.training.max_skipped == 5 / 120
+    strict = parse_config({"system": {"name": "pcn"}, "data": table, "training": {"max_skipped": 0.0}})
+    assert completed(strict).training.max_skipped == 0
+    medium = completed(parse_config({"system": {"name": "fitzhugh-nagumo"}, "data": table}))
+    assert medium.training.dtype == "float64"
     many = (torch.rand(2000, 4).numpy(), np.arange(2000) % 3)
+    assert completed(parse_config({"system": {"name": "resistive"}}), many).training.max_skipped == 0.01
     assert completed(parse_config({"system": {"name": "resistive"}}), many).training.epochs == 25
     assert len(digits().train_x) == DIGITS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -451,14 +452,16 @@ def reasons(points: Sequence[TolerancePoint], paper: bool = False) -> list[str]:
         lines.append(f"adaptation: {WHY['unknown']}.")
     lines += [f"{'no value (--)' if paper else word}: {WHY[word]}." for word in WHY if word in words]
     gone: dict[str, dict[str, None]] = {}
+    times: Counter[str] = Counter()  # places are fewer where a field is measured at several betas
     for point, each, gates in every:
         place = point.field if point.value is None else f"{point.field} {point.value}"
         for target in known:
             for layer in each.layers:
                 if getattr(layer, target).vanished:
+                    times[layer.told] += 1
                     gone.setdefault(layer.told, {}).setdefault(f"{target} at {place}{gates and f', {gates} gates'}")
     most = sum(len(each.by_gates) for each in points) * len(known)
-    always = [name for name, places in gone.items() if len(places) == most]
+    always = [name for name in gone if times[name] == most]
     if always:
         lines.append(f"exact gradient zero but for rounding, so that no number tells of them: {', '.join(always)}.")
     for name, places in gone.items():
