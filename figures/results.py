@@ -210,6 +210,17 @@ def _first(course: Trajectory) -> list[np.ndarray]:
     return [block[:, 0].flatten(1).detach().cpu().numpy() for block in course.state]
 
 
+def names_of_nodes(course: Trajectory) -> tuple[str, ...]:
+    """Names of what the columns of a transient's only block are, the nodes of its circuit; of others none."""
+    nodes = tuple(getattr(course, "nodes", ()))
+    return nodes if len(course.state) == 1 and _sizes(course) == (len(nodes),) else ()
+
+
+def residual_unit(course: Trajectory) -> str:
+    """Unit of a course's residual: amperes of a transient of parts, whose residual is a sum of currents."""
+    return "A" if getattr(course, "nodes", ()) else "dimensionless"
+
+
 def _sizes(course: Trajectory) -> tuple[int, ...]:
     return tuple(block[0, 0].numel() for block in course.state)
 
@@ -257,11 +268,13 @@ def _draw_course(
         every = max(1, len(time) // 6)
         chosen = units[_sizes(course)]
         for k, (values, own) in enumerate(zip(_first(course), chosen, strict=True)):
-            for j, unit in enumerate(own):
-                told = f"block {k + 1}, {len(own)} of {values.shape[1]}"
-                label = None if j or number else told
-                mark = (k * every // 3, every)
-                style.series(k).plot(states, time, values[:, unit] / size, label=label, markevery=mark)
+            nodes = names_of_nodes(course)
+            for j, unit in enumerate(u for u in own if not nodes or nodes[u] != "0"):
+                told = nodes[unit] if nodes else f"block {k + 1}, {len(own)} of {values.shape[1]}"
+                label = None if number or (j and not nodes) else told
+                order = j if nodes else k
+                mark = (order * every // 3 % every, every)
+                style.series(order).plot(states, time, values[:, unit] / size, label=label, markevery=mark)
         for k in range(min(course.energy.shape[1], LINES)):
             look = style.series(k)
             mark = (k * every // LINES, every)
@@ -280,7 +293,7 @@ def _draw_course(
     some = course.energy.shape[1] > 1
     states.set_ylabel(f"State of example 1 ({state_unit})" if some else f"State ({state_unit})")
     energy.set_ylabel(f"$F - F_\\mathrm{{end}}$ ({course.energy_unit})")
-    residual.set_ylabel("Residual (dimensionless)")
+    residual.set_ylabel(f"Residual ({residual_unit(phases[0][1])})")
     for ax in column:
         ax.set_xlabel(f"Time ({time_unit})")
     for ax in (energy, residual):

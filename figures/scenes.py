@@ -99,6 +99,7 @@ def _followed(name: str, course: Trajectory, example: int) -> Scene:
         course.time_unit,
         course.state_unit,
         course.energy_unit,
+        "A" if nodes else "dimensionless",
         circular=course.state_unit in ("rad", "radians"),
         names=named,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -317,6 +318,15 @@ class Circuit(PartsCircuit, EnergySystem):
 
     def motion(self, phase: Phase) -> Motion:
         assert isinstance(phase, CircuitPhase)
+        storing = [n for kind in ("capacitor", "inductor") for n in self.parts.group(kind).names]
+        if storing:
+            named = ", ".join(storing[:3]) + (" ..." if len(storing) > 3 else "")
+            warnings.warn(
+                f"This course has {self.node_capacitance:.3g} F at each node (`node_capacitance`), and not the "
+                f"circuit's own {named}: hardware_models.transient moves a circuit by its own parts.",
+                UserWarning,
+                stacklevel=2,
+            )
         return NodeMotion(phase, self.node_capacitance)
 
     def contrast(

@@ -95,9 +95,9 @@ def transient(
     start : 'initial', 'zero', 'operating_point', or array_like (B, n_nodes)
         Capacitors at their initial voltages (IC=, or what .ic says of their nodes), without charge where there is
         none, and inductors at their initial currents (IC=), else without: SPICE's UIC; all without charge and
-        current; at rest at what sources are before time 0, nodes of .ic held at their
-        voltages, as SPICE starts without UIC; or charged to what lies across them at these node voltages (ground's
-        first). Whatever has no capacitor follows from that.
+        current; at rest at what sources are before time 0, under the nudge where there is one, nodes of .ic held at
+        their voltages, as SPICE starts without UIC; or charged to what lies across them at these node voltages
+        (ground's first). Whatever has no capacitor follows from that.
     nudge : Nudge with SquaredError or a multiple of it, or (node names, targets, beta), optional
         A conductance beta, siemens, from each output node to a source at its target, volts.
     method : str
@@ -213,7 +213,7 @@ def _beginning(
             z[:, coils] = [inductor.initial.get(name, 0.0) for name in inductor.names]
     else:
         try:
-            given = np.atleast_2d(np.array(start, np.float64))
+            given = np.atleast_2d(np.asarray(start).astype(np.float64))
         except (TypeError, ValueError):
             must = "be 'initial', 'zero', 'operating_point' or node voltages"
             raise argument_error("start", must, type(start).__name__) from None

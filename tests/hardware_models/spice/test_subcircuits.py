@@ -193,7 +193,7 @@ def test_what_cannot_leave_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
         (["learning", "--batch", "2"], "--as phases"),
         (["resistive", "--as", "subckt", "--batch", "400"], "the test examples of digits"),
         (["pcn", "--as", "subckt"], "--substrate resistive"),
-        (["pcn", "--as", "subckt", "--substrate", "hopfield"], "resistive"),
+        (["pcn", "--as", "subckt", "--substrate", "oscillator"], "resistive"),
         ([str(wide), "--as", "subckt"], f"at most {MOST_PORTS:,} inputs and outputs"),
     ):
         assert command("spice", "export", words[0], str(net), *words[1:]) == 2, words
