@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,9 @@ from physics_ep.command_options import (
 )
 
 from ..quantities import quantity
+
+if TYPE_CHECKING:  # the command's help must not wait for pydantic
+    from physics_ep.config import Config
 
 
 def register(app: typer.Typer) -> None:
@@ -72,7 +75,22 @@ def inference(
     }
     rows = [[name, value or "not known"] for name, value in values.items()]
     report.table(f"{system}: an inference", ["", "value"], rows)
-    for name, words in found.words.items():
+    for name, words in {**found.words, **_unfinished(subject)}.items():
         report.say_wrapped(f"{name}: {words}" if values.get(name, "?") else f"{name}: not known {words}")
     if cells := getattr(built, "cells_told", ""):
         report.say_wrapped(f"cells: {cells}")
+
+
+def _unfinished(subject: Config) -> dict[str, str]:
+    """What to tell of a run whose training was cut short; a training with patience may have ended by itself."""
+    from physics_ep.config import RUN
+    from physics_ep.storage.opening import open_run
+
+    if subject.system.name != RUN or subject.training.patience:
+        return {}
+    path = subject.system.options["file"]
+    done, planned = open_run(path).epochs, subject.training.epochs
+    if not 0 < done < planned:
+        return {}
+    how = f"`physics-ep train --resume {path}` goes on"
+    return {"training": f"not finished, the weights are those of epoch {done} of {planned}: {how}"}

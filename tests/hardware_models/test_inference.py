@@ -16,7 +16,7 @@ from hardware_models import DeviceModel, HopfieldNetwork, OscillatorNetwork, Res
 from hardware_models.devices.crossbars import largest_size, programmed
 from hardware_models.inference import cost, inference_cost
 from hardware_models.inference.examples import examples_shown
-from physics_ep import cli, load_system, relax, simulate, train
+from physics_ep import Callback, cli, load_system, relax, simulate, train
 from physics_ep.errors import InputError
 from physics_ep.runs.preparation import examples_of, on_devices, subject_of
 
@@ -270,3 +270,26 @@ def test_the_error_of_measured_targets_is_in_their_unit(name: str, tmp_path: Pat
     assert not ended.value.code
     assert json.loads(told.read_text())["rms"] == pytest.approx(found.rms, rel=1e-6)
     assert "file's unit" in found.words["error"]
+
+
+class Cut(Callback):
+    """Ends a training after its first epoch, as Ctrl-C does."""
+
+    def on_epoch(self, *arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.full
+def test_a_training_that_was_cut_is_told_beside_its_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If this fails, the error of an unfinished training is read as that of the network."""
+    path, whole = tmp_path / "cut.h5", tmp_path / "whole.h5"
+    few = ["data.train_examples=20", "training.epochs=3"]
+    with pytest.raises(KeyboardInterrupt):
+        train("hopfield-digits", out=path, overrides=few, callbacks=[Cut()])
+    train("hopfield-digits", out=whole, overrides=[*few[:1], "training.epochs=1"])
+    for run, told in ((path, True), (whole, False)):
+        assert cli.main(["inference", str(run), "--examples", "5"]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert ("not finished, the weights are those of epoch 1 of 3" in said) is told

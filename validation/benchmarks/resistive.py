@@ -71,6 +71,8 @@ def measure(
         labels = torch.randint(0, SIZES[-1], (BATCH,), generator=generator)
         y = cost.encode(labels, SIZES[-1], torch.float32)
         ep = EquilibriumPropagation(cost, beta=SCALE, tolerance=TOLERANCE)
+        # An estimator for each system: one that changes its system measures the limit of nudging in each step.
+        own = EquilibriumPropagation(cost, beta=SCALE, tolerance=TOLERANCE)
         few = ResistiveNetwork((FEW, *SIZES[1:]), input_gain=GAIN, scale=SCALE, seed=seed)
         fewer = x[:, :: SIZES[0] // FEW].contiguous()
         g, doubled = system.couplings[0].conductance.detach(), system.doubled(x)
@@ -86,7 +88,7 @@ def measure(
 
         def call() -> None:
             few.zero_grad()
-            ep.backward(few, fewer, y)
+            own.backward(few, fewer, y)
 
         def settle() -> None:
             relax(small, many, tolerance=TOLERANCE)
