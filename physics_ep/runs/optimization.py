@@ -5,16 +5,18 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
-from ..config import OptimizerSection, SchedulerSection
 from ..errors import InputError, argument_error, unknown_name
 from ..registry import check_options
+
+if TYPE_CHECKING:  # learning in place clips gradients where there is no pydantic
+    from ..config import OptimizerSection, SchedulerSection
 
 UNFIT = {
     "lbfgs": "it evaluates the loss several times a step",
