@@ -54,6 +54,11 @@ def node_numbers(parts: Parts, names: Sequence[str], argument: str) -> np.ndarra
     return output_pairs(names, parts.nodes, argument)[1][:, 0]
 
 
+def ones_like_row(rows: torch.Tensor) -> torch.Tensor:
+    """A row of ones beside (B, n) rows: (1, n)."""
+    return torch.ones_like(rows[:1])
+
+
 DetunedClip = Activation
 
 

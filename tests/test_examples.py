@@ -28,7 +28,7 @@ def below(limit: float) -> Callable[[float], bool]:
 
 # Script to what its docstring says of the last number that it prints.
 LAST = {
-    "start/draw_dynamics": below(1e-5),
+    "start/draw_dynamics": below(3e-5),  # eight roundings of 43 in float32; none in float64
     "start/judge_gradients": above(0.9999),
     "start/train_hardware": below(1e-4),
     "substrates/analog_hopfield": below(1e-8),

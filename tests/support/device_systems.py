@@ -127,9 +127,13 @@ CASES: dict[str, DeviceCase] = {
     ),
     "langevin-hopfield": DeviceCase(_moved(lambda: LangevinHopfield([8, 6, 10]))),
     "resistive": DeviceCase(
-        _moved(lambda: ResistiveNetwork([8, 6, 10], diode="shockley", scale=1.0, saturation=1e-6))
+        _moved(lambda: ResistiveNetwork([8, 6, 10], diode="shockley", scale=1.0, saturation=1e-6)),
+        unread=r"(low|high)_1",  # what ideal diodes leave
     ),
-    "resistive-ideal": DeviceCase(_moved(lambda: ResistiveNetwork([8, 6, 10], scale=1.0))),
+    "resistive-ideal": DeviceCase(
+        _moved(lambda: ResistiveNetwork([8, 6, 10], scale=1.0)),
+        unread=r"signs_1",  # what the limits were made of
+    ),
     "oscillator": DeviceCase(_moved(lambda: OscillatorNetwork([8, 6, 10]))),
     "ising-oscillator": DeviceCase(_moved(lambda: ising_oscillator([8, 6, 10]))),
     "oscillator-graph": DeviceCase(_moved(lambda: OscillatorGraph.all_to_all(8, 16, 10)), unread=EDGES),
@@ -148,7 +152,11 @@ CASES: dict[str, DeviceCase] = {
     ),
     **{
         f"mapped-{kind}{suffix}": DeviceCase(_mapped(kind, model), unread=unread, **PREDICTIVE)
-        for kind, unread in (("hopfield", DRAINS), ("resistive", rf"{CELLS}|{DRAINS}"), ("oscillator", DRAINS))
+        for kind, unread in (
+            ("hopfield", rf"{CELLS}|{DRAINS}"),
+            ("resistive", rf"{CELLS}|{DRAINS}"),
+            ("oscillator", DRAINS),
+        )
         for suffix, model in (("", None), ("-written", NOISY))
     },
 }
