@@ -39,7 +39,7 @@ LARGEST = 2.0
 SHOWN = ("transfer", "adaptation")
 """References that are drawn; files of earlier releases that lack adaptation have feedforward in its place."""
 LETTERS = 18
-"""Of a layer's name beside the scale of colours; `style.layer_names` shortens longer ones."""
+"""Most letters of a layer's name beside the scale of colours; `style.layer_names` shortens longer ones."""
 NARROW = 4.0
 """Width in inches below which names of layers are smaller."""
 REPEATS = 4

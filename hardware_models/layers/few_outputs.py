@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_OUTPUTS = 32
 """Beyond, products of a whole batch are no slower."""
 LEAST_WORK = 2**14
-"""HiddenRows units of all examples from which on it pays to load, or to compile, the kernels."""
+"""Hidden units of all examples from which on it pays to load, or to compile, the kernels."""
 BURST = 40
 """Most sweeps of an example before the general solver takes over."""
 

@@ -13,6 +13,7 @@ in amperes and the state v in volts, so that layers of such nodes relax as layer
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -64,21 +65,12 @@ def ideal(load: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> UnitFunc
     """
     ohms = resistance(load)
 
-    def potential(v: X) -> X:
-        return 0.5 * load * v * v
-
-    def inverse(v: X) -> X:
-        return load * v
-
     def response(current: X) -> X:
         return (current * ohms).clamp(low, high)
 
     def slope(current: X) -> X:
         v = current * ohms
         return ohms * ((v > low) & (v < high))
-
-    def curvature(v: X) -> X:
-        return load.expand_as(v)
 
     def anchor(current: X) -> tuple[Any, ...]:
         # As of the hard sigmoid: where the bounds lie from the voltage without a diode, and its overhang.
@@ -91,7 +83,7 @@ def ideal(load: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> UnitFunc
             return moved.clamp(below, above) - overhang
         return moved.clamp_(below, above).sub_(overhang)  # large: it is clipped where it lies
 
-    return UnitFunctions(potential, inverse, response, slope, curvature, anchor, displaced)
+    return replace(plain(load), response=response, slope=slope, anchor=anchor, displaced=displaced)
 
 
 def shockley(load: torch.Tensor, sign: torch.Tensor, saturation: float, thermal: float) -> UnitFunctions:

@@ -147,13 +147,17 @@ def contrast(
 
     `whole`: no weight is 0.
     """
+    pairs = _pairs(recipe, system, base, free, phases, signs, weight, whole)
+    if recipe.mirrored:
+        return _total(system, (phase.mirrored_contrast(system, s, up, x, w) for phase, s, up, _, w in pairs))
+    return _total(system, (phase.contrast(system, s, up, other, x, w) for phase, s, up, other, w in pairs))
+
+
+def _total(system: PhysicalSystem, parts: Iterable[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Sum of contrasts, by parameter name."""
     grads: dict[str, torch.Tensor] = {}
-    for phase, state, up, other, w in _pairs(recipe, system, base, free, phases, signs, weight, whole):
-        if recipe.mirrored:
-            part = phase.mirrored_contrast(system, state, up, x, w)
-        else:
-            part = phase.contrast(system, state, up, other, x, w)
-        grads = part if not grads else {n: grads[n] + part[n] for n in grads}
+    for part in parts:
+        grads = part if not grads else {name: grads[name] + part[name] for name in grads}
     return summed(system, grads)
 
 
@@ -174,11 +178,9 @@ def even_part(
     """
     if recipe.mirrored or any(j is None or complex(w).imag for _, j, w in recipe.scheme.halved_pairs()):
         return None
-    grads: dict[str, torch.Tensor] = {}
-    for phase, state, up, _, w in _pairs(recipe, system, base, free, phases, None, weight, whole):
-        part = phase.contrast(system, state, up, None, x, 2 * w)
-        grads = part if not grads else {n: grads[n] + part[n] for n in grads}
-    return {name: g - estimate[name] for name, g in summed(system, grads).items()}
+    pairs = _pairs(recipe, system, base, free, phases, None, weight, whole)
+    first = _total(system, (phase.contrast(system, s, up, None, x, 2 * w) for phase, s, up, _, w in pairs))
+    return {name: g - estimate[name] for name, g in first.items()}
 
 
 def direct_gradient(

@@ -239,8 +239,8 @@ def test_an_edited_law_never_runs_stale(tmp_path):
 def test_kernels_wake_no_more_threads_than_they_have_rows(
     monkeypatch: pytest.MonkeyPatch, rows: int, wanted: int
 ) -> None:
-    """Of eight threads, and all are there again afterwards, after a failure too: others would spin, on cores that
-    someone else may use."""
+    """As many of eight threads work as there are rows, and all are there again afterwards, after a failure too. If
+    this fails, threads without work spin on cores that someone else may use."""
     threads = [8]
     monkeypatch.setattr(compiled.numba, "get_num_threads", lambda: threads[0])
     monkeypatch.setattr(compiled.numba, "set_num_threads", lambda count: threads.__setitem__(0, count))

@@ -157,7 +157,8 @@ def test_noise_of_readings_is_amplified_and_noise_of_shared_cells_is_not() -> No
 
 @pytest.mark.slow
 def test_conductance_noise_of_copies_is_amplified() -> None:
-    """Else separate arrays for h and u are as good as one: what their noise leaves of h - u is divided by beta."""
+    """If this fails, separate arrays for h and u are as good as one: what their noise leaves of h - u is divided by
+    beta."""
     copies = {"copy_mismatch_h": 1e-9, "copy_mismatch_u": 1e-9, "conductance_noise": 1e-4}
     ratio = spread(1e-3, **copies) / spread(1e-2, **copies)
     assert ratio == pytest.approx(10, rel=0.3)
@@ -175,8 +176,8 @@ IMPERFECT = {"amplifier_offset": 0.02, "copy_mismatch_u": 0.02}
 )
 @pytest.mark.slow
 def test_course_in_time(activation: str, fields: dict[str, Any], depth: int, duration: float) -> None:
-    """Else `simulate` and `relax` disagree: the circuit followed in time, from empty capacitors or from the free
-    state, must end where the fixed point is, by another integrator."""
+    """If this fails, `simulate` and `relax` disagree: the circuit followed in time, from empty capacitors or from
+    the free state, must end where the fixed point is, by another integrator."""
     x, y = examples(size=4)
     system = map_pcn(dense(depth, activation), device=DeviceModel(**fields)).system
     free = relax(system, x, tolerance=1e-12)
@@ -193,7 +194,7 @@ def test_course_in_time(activation: str, fields: dict[str, Any], depth: int, dur
 
 
 def test_same_seed_same_devices() -> None:
-    """Else results cannot be repeated: a device instance is frozen."""
+    """If this fails, results cannot be repeated: a device instance is frozen."""
     fields = {"programming_noise": 0.05, "amplifier_offset": 0.01, "copy_mismatch_h": 0.01, "copy_mismatch_u": 0.01}
     x, _ = examples()
     first, again = circuit(**fields), circuit(**fields)
@@ -204,7 +205,7 @@ def test_same_seed_same_devices() -> None:
 
 @pytest.mark.full
 def test_contract() -> None:
-    """Else the circuit is no EnergySystem: its energy, force and learning rule disagree."""
+    """If this fails, the circuit is no EnergySystem: its energy, force and learning rule disagree."""
     x, y = examples(cost=SquaredError(), size=6)
     check_system(circuit("tanh"), x, y)
     check_system(circuit("softplus", programming_noise=0.05), x, y)
@@ -212,7 +213,7 @@ def test_contract() -> None:
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_float32_is_as_good_as_float64(activation: str) -> None:
-    """Else gradients of large networks, in float32, are those of rounding: displacements are carried."""
+    """If this fails, gradients of large networks, in float32, are those of rounding: displacements are carried."""
     net = dense(5, activation, width=64)
     x, y = examples()
     exact = map_pcn(net).gradient(x, y, CrossEntropy(), beta=1e-4)
@@ -221,7 +222,7 @@ def test_float32_is_as_good_as_float64(activation: str) -> None:
 
 
 def test_training_modes_of_torch() -> None:
-    """Else a circuit cannot be moved between dtypes, or its copies stay behind."""
+    """If this fails, a circuit cannot be moved between dtypes, or its copies stay behind."""
     found = circuit(copy_mismatch_h=0.01, copy_mismatch_u=0.01, copy_mismatch_transpose=0.01).float()
     assert {a.weight.dtype for a in (found.arrays(1, c) for c in ("h", "u", "transpose"))} == {torch.float32}
     values = [found.arrays(1, c).weight for c in ("h", "u", "transpose")]
@@ -230,8 +231,8 @@ def test_training_modes_of_torch() -> None:
 
 
 def test_learning_reads_whole_states() -> None:
-    """Else what h and u differ by without a nudge is left out of the learning rule, which the circuit cannot do:
-    the gradient is that of the states, layer by layer."""
+    """If this fails, what h and u differ by without a nudge is left out of the learning rule, which the circuit
+    cannot do: the gradient is that of the states, layer by layer."""
     x, y = examples()
     mapped = map_pcn(dense(3), device=DeviceModel(amplifier_offset=0.02, copy_mismatch_u=0.02))
     system, beta = mapped.system, 1e-2
@@ -251,8 +252,8 @@ def test_learning_reads_whole_states() -> None:
 
 
 def test_bias_rows_have_their_arrays_scale() -> None:
-    """Else noise of biases is that of another array, or biases of zero have none: a row is driven at the full scale
-    of the layer below."""
+    """If this fails, noise of biases is that of another array, or biases of zero have none: a row is driven at the
+    full scale of the layer below."""
     net = mlp([4, 4000, 4], "tanh").double()
     device = DeviceModel(g_min=5e-5, programming_noise=0.05)
     found = HopfieldPairs(net, device, 0, [3.0, 1.0, 1.0])
@@ -262,7 +263,8 @@ def test_bias_rows_have_their_arrays_scale() -> None:
 
 @pytest.mark.full
 def test_unequal_time_constants_alone_do_not_change_the_gradient() -> None:
-    """Else a circuit that settles is said not to: where u does not move, its displacement is pure rounding."""
+    """If this fails, a circuit that settles is said not to: where u does not move, its displacement is pure
+    rounding."""
     net = dense(3)
     x, y = examples(size=4)
     wanted = map_pcn(net).gradient(x, y, CrossEntropy(), beta=1e-3)
@@ -273,7 +275,7 @@ def test_unequal_time_constants_alone_do_not_change_the_gradient() -> None:
 
 @pytest.mark.parametrize("scheme", ["positive", "negative", "random"])
 def test_other_schemes(scheme: str) -> None:
-    """Else a scheme of one side contrasts with a state that is not the free one."""
+    """If this fails, a scheme of one side contrasts with a state that is not the free one."""
     x, y = examples(size=4)
     mapped = map_pcn(dense(3), device=DeviceModel(amplifier_offset=1e-4, copy_mismatch_u=1e-4))
     exact = backprop_gradient(mapped.perturbed, x, y, CrossEntropy())
@@ -283,7 +285,8 @@ def test_other_schemes(scheme: str) -> None:
 
 
 def test_no_equilibrium_beyond_the_negative_limit() -> None:
-    """Else a circuit that runs away is said to have settled: one linear layer, no minimum from beta = -1 on."""
+    """If this fails, a circuit that runs away is said to have settled: one linear layer, no minimum from beta = -1
+    on."""
     net = mlp([5, 3]).double()
     x, y = examples((5,), 2, SquaredError(), 3)
     system = map_pcn(net).system
@@ -294,7 +297,8 @@ def test_no_equilibrium_beyond_the_negative_limit() -> None:
 
 
 def test_strong_nudges_in_time() -> None:
-    """Else the outputs jump where they should charge: dp/dt = -(1 + beta) (p - p*) of one linear layer."""
+    """If this fails, the outputs jump where they should charge: dp/dt = -(1 + beta) (p - p*) of one linear
+    layer."""
     net = mlp([5, 3]).double()
     x, y = examples((5,), 2, SquaredError(), 3)
     system = map_pcn(net).system
@@ -305,7 +309,7 @@ def test_strong_nudges_in_time() -> None:
 
 
 def test_empty_capacitors_and_borrowed_reads() -> None:
-    """Else imperfect circuits seem faster than ideal ones, or one caller's generator serves the next."""
+    """If this fails, imperfect circuits seem faster than ideal ones, or one caller's generator serves the next."""
     x, y = examples(size=2)
     device = DeviceModel(copy_mismatch_u=1e-4, read_noise=1e-3)
     ideal, imperfect = map_pcn(dense(3)), map_pcn(dense(3), device=device)
@@ -316,7 +320,7 @@ def test_empty_capacitors_and_borrowed_reads() -> None:
 
 
 def test_gates_are_latched_layer_by_layer() -> None:
-    """Else one smooth layer unlatches all ReLUs, and their kinks spoil the estimate."""
+    """If this fails, one smooth layer unlatches all ReLUs, and their kinks spoil the estimate."""
     net = dense(4, "relu")
     net.stack[0].activation_name = "tanh"
     x, y = examples()
@@ -326,7 +330,8 @@ def test_gates_are_latched_layer_by_layer() -> None:
 
 
 def test_power_is_that_of_all_cells() -> None:
-    """Else energies are not those of the circuit: sum V^2 G over both cells of each weight and bias, by hand."""
+    """If this fails, energies are not those of the circuit: sum V^2 G over both cells of each weight and bias, by
+    hand."""
     net = dense(2, width=6, n_in=4)
     x, _ = examples((4,), 3)
     mapped = map_pcn(net, calibration=x)
