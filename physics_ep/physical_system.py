@@ -451,6 +451,8 @@ class Phase:
     """Signs (n,) by which plain steps of Newton's method follow the force; None: they follow it as it is."""
     patience: int | None = None
     """Iterations without progress after which the residual counts as stalled; None: what the solver says."""
+    joint = False
+    """Whether its unknowns are two states of an energy system, which no solver of the system's own knows."""
     odd = False
     """Whether a force on the outputs and its opposite displace the system by opposite amounts, to rounding."""
 

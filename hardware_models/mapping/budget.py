@@ -13,9 +13,10 @@ A conversion of b bits takes 2^b steps (Walden 1999, IEEE J. Sel. Areas Commun. 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any, Self
 
 from physics_ep.errors import argument_error
 from physics_ep.maps import ConvLink
@@ -27,25 +28,48 @@ from .node_sums import arrays_of
 ROWS = ("cells", "amplifiers", "buffers", "converters", "oscillators", "latches", "reads", "writes")
 
 
-@dataclass(frozen=True)
-class Budget(Mapping[str, float]):
-    """Energy or area by rows: a mapping of `ROWS` to numbers.
+class Budget(float):
+    """Energy or area: a number, the total, that also knows its rows (`budget["cells"]`, `budget.items()`).
 
-    Attributes
+    Parameters
     ----------
     unit : str
         'J' or 'm^2'.
     rows : dict of str to float
-        What each kind of part takes; 0 where there are none.
-    counted, not_counted : tuple of str
-        Rows of which there are parts: with figures of the device, be what they take zero or not; and without, for
-        which 0 stands by choice.
+        What each kind of part takes, a row for each of `ROWS`; 0 where there are none. The number is their sum.
+    not_counted : tuple of str
+        Rows of which there are parts, but no figures of the device, for which 0 stands by choice.
+    counted : tuple of str
+        Rows of which there are parts with figures of the device, be what they take zero or not.
+
+    Examples
+    --------
+    >>> energy = Budget("J", {"cells": 2e-9, "converters": 1e-9})
+    >>> print(f"{energy:.1e} J, {energy['cells']:.1e} of them in cells")
+    3.0e-09 J, 2.0e-09 of them in cells
     """
 
     unit: str
     rows: dict[str, float]
-    not_counted: tuple[str, ...] = ()
-    counted: tuple[str, ...] = ()
+    not_counted: tuple[str, ...]
+    counted: tuple[str, ...]
+
+    def __new__(
+        cls, unit: str, rows: dict[str, float], not_counted: tuple[str, ...] = (), counted: tuple[str, ...] = ()
+    ) -> Self:
+        """The number is the sum of the rows."""
+        made = super().__new__(cls, math.fsum(rows.values()))
+        made.unit, made.rows, made.not_counted, made.counted = unit, dict(rows), not_counted, counted
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:  # copies and pickles are made of the rows
+        """The arguments that make the same budget."""
+        return self.unit, self.rows, self.not_counted, self.counted
+
+    def __repr__(self) -> str:
+        """The total with its unit, and the rows that take something."""
+        rows = ", ".join(f"{name} {value:.3g}" for name, value in self.rows.items() if value)
+        return f"Budget({self.total:.4g} {self.unit}{': ' + rows if rows else ''})"
 
     def __getitem__(self, row: str) -> float:
         return self.rows[row]
@@ -53,13 +77,22 @@ class Budget(Mapping[str, float]):
     def __iter__(self) -> Iterator[str]:
         return iter(self.rows)
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def keys(self) -> KeysView[str]:
+        """The names of the rows."""
+        return self.rows.keys()
+
+    def values(self) -> ValuesView[float]:
+        """What the rows take, in the order of `keys`."""
+        return self.rows.values()
+
+    def items(self) -> ItemsView[str, float]:
+        """Pairs of a row's name and what it takes."""
+        return self.rows.items()
 
     @property
     def total(self) -> float:
-        """The sum over all rows of the budget."""
-        return math.fsum(self.rows.values())
+        """The sum over all rows, a plain float."""
+        return float(self)
 
     def figures(self) -> dict[str, object]:
         """The budget as `--json` writes it."""

@@ -229,6 +229,21 @@ class Fidelity(Tabular):
         return self.course.settles
 
     @property
+    def stable(self) -> bool | None:
+        """Whether all states that `Mapped.follow` has certified are stable for the substrate's own dynamics; None:
+        none was certified, or one of them is undecided and none is unstable."""
+        verdicts = self.course.verdicts
+        if "unstable" in verdicts:
+            return False
+        return True if verdicts and set(verdicts) == {"stable"} else None
+
+    @property
+    def eigenvalue(self) -> float:
+        """Real part of the rightmost eigenvalue of the substrate's own dynamics, in 1/s, at the least stable of the
+        certified states: negative where it is stable. NaN where none was certified."""
+        return self.course.growth / self.time_constant
+
+    @property
     def energy_per_inference(self) -> Budget:
         """J an example and inference, by rows: a free phase, its inputs converted and its outputs read."""
         return self.takes.inference()
@@ -324,6 +339,7 @@ class Fidelity(Tabular):
         }
         layers = [asdict(layer) for layer in self.layers]
         own |= {"course": asdict(self.course), "settles": self.settles}
+        own |= {"stable": self.stable, "eigenvalue": self.eigenvalue}
         own["settling_from"] = dict(zip(("free", "nudged"), self.settling_from, strict=True))
         totals |= {"conductance_range": list(self.conductance_range), "energy": self.energy}
         return {**own, "layers": layers, **totals, **budgets, "parts": asdict(self.takes.parts)}

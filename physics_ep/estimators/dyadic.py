@@ -51,6 +51,7 @@ class DyadicPhase(Phase):
         twin = copy.copy(self)
         twin.pair = tuple(nudge.to(self.dtype) for nudge in nudges)
         twin.nudge = twin.pair[0]
+        twin.joint = isinstance(self.system, EnergySystem)
         return twin
 
     def joined(self, parts: Sequence[State]) -> State:

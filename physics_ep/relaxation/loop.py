@@ -92,9 +92,10 @@ def solve(
         Converged or not: see `status`, `residual`, `require()`.
     """
     system = phase.system
-    own = system.solvers(phase)
+    own = None if phase.joint else system.solvers(phase)
     methods = SOLVERS if own is None else own
     name = _default_solver(system, phase, methods) if solver is None else solver
+    name = "newton_krylov" if phase.joint else name
     if name not in methods:
         raise unknown_name(f"solver of {type(system).__name__}", name, methods)
     if own is None and name != "coordinate" and phase.dtype.itemsize < 4:

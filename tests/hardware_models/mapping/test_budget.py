@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import re
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def test_a_64_10_array_by_hand() -> None:
         (found.area, area),
     ):
         assert {row: v for row, v in budget.items() if v} == pytest.approx(wanted, rel=1e-9, abs=0)
-        assert budget.total == pytest.approx(sum(wanted.values()), rel=1e-9, abs=0)
+        assert budget == budget.total == pytest.approx(sum(wanted.values()), rel=1e-9, abs=0)
+        assert pickle.loads(pickle.dumps(budget)).items() == budget.items()
     assert found.energy == found.energy_per_inference.total
     assert found.energy_per_inference.not_counted == ("reads",)
     epoch = found.energy_per_epoch(100, 32)

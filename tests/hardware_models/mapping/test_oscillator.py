@@ -77,7 +77,9 @@ def test_pairs_of_u_at_thresholds_are_named_too() -> None:
     slow = [(rate < THRESHOLD).any(0).nonzero().flatten().tolist() for rate in rates]
     assert slow == [[], [7]]
     assert [row.threshold_units for row in mapped.fidelity.layers] == [(7,), ()]
-    assert -mapped.follow().growth == pytest.approx(float(rates[1].min()), rel=1e-6)
+    slowest = float(rates[1].min())
+    assert -mapped.follow().growth == pytest.approx(slowest, rel=1e-6)
+    assert -mapped.fidelity.eigenvalue == pytest.approx(slowest / mapped.system.tau, rel=1e-6)  # in 1/s
 
 
 @pytest.mark.parametrize("build", [vgg5, vgg10_skip], ids=["pooled", "skips"])

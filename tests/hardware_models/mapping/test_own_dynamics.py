@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from time import process_time
 
@@ -209,11 +210,15 @@ def test_reports_say_how_a_state_was_found() -> None:
     """A report names solver, verdict and the distance of algebra from the dynamics, or says "not tried"."""
     device = DeviceModel(copies="independent", programming_noise=0.01)
     mapped, x = mapped_network("resistive", "hard_tanh", device)
-    assert mapped.fidelity.settles == "not tried"
+    before = mapped.fidelity
+    assert (before.settles, before.stable) == ("not tried", None)
+    assert math.isnan(before.eigenvalue)
     course = mapped.follow(x)
     assert (course.settles, course.followed, course.settled, course.solver) == ("yes", 2, 2, "guided")
     found = mapped.fidelity
     assert (found.settles, found.figures()["settles"], found.course) == ("yes", "yes", course)
+    assert found.stable is found.figures()["stable"] is True
+    assert found.eigenvalue < 0
     ends = [relax(mapped.system, x, solver=s, tolerance=t).require() for s, t in (("guided", None), ("flow", 1e-6))]
     apart = [
         float((unit.response(p) - unit.response(q)).abs().max()) / full
@@ -260,4 +265,6 @@ def test_what_does_not_settle_is_named() -> None:
     assert course.settles == "no"
     assert course.settled + len(course.unsettled) == course.followed == 3
     assert mapped.system.default_solver == "flow"
+    assert mapped.fidelity.stable is False
+    assert mapped.fidelity.eigenvalue > 0
     assert not bool(relax(mapped.system, x).converged.all())
