@@ -224,7 +224,7 @@ class DeviceModel:
     voltage : float
         Voltage of an activity of one full scale, V.
     cell_voltage_limit : float or None
-        Largest voltage at which a cell is read, V. A network whose lines go beyond is refused, or all its voltages
+        Largest voltage at which a cell is read, V. A network whose cells see more is refused, or all its voltages
         are scaled (`map_pcn(rails="fit")`). None: not asked.
     amplifier_power, buffer_power : float
         Static power, W, of a unit's amplifier, and of a buffer or virtual ground at a line of an array with its

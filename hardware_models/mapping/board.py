@@ -36,7 +36,7 @@ from ..devices.crossbars import Cells, converted, fluctuated, stream
 from ..devices.model import ASSUMED_SECONDS, DeviceModel
 from ..laws.elements import BOLTZMANN
 from .amplifiers import Amplifiers
-from .node_sums import arrays_of, into_nodes, out_of_nodes
+from .node_sums import Array, arrays_of, into_nodes, out_of_nodes
 from .physical_cells import COPIES, KEPT, SIDES, Copy, PhysicalCells, Side
 from .ranges import ReadingRanges
 
@@ -234,12 +234,47 @@ class Board(PhysicalCells):
         """Set what follows from the cells, by `load_h` and `load_u` (one list where they are equal) and by
         `keep_paths`; called after each writing."""
 
+    def line_gain(self, array: Array, back: bool = False) -> float:
+        """Volts of the lines of an array over those of what drives it, `voltage` a full scale; of a bias row over
+        `voltage`. One resistor makes voltages of all currents into a node, and each array has a scale of its own.
+
+        `back`: of the lines that errors drive where the array feeds back.
+        """
+        k, full = array.k, self.full_scales
+        source = 1.0 if array.source is None else full[array.source + 1]
+        if back:
+            assert array.fed is not None
+            k, source = array.fed, full[array.k + 1]
+        scale = self.scales[f"layers.{k}.weight"]
+        return self.scales[array.name] * source / (scale * full[k]) if scale > 0 else 0.0
+
     def line_voltage(self, k: int) -> float:
-        """Largest voltage across cells at the nodes of layer k, V: the voltage of the lines at full scale."""
-        return self.device_model.voltage
+        """Largest voltage of the lines that drive layer k, at full scale, V."""
+        gains = (self.line_gain(array) for array in arrays_of(self.stack) if array.k == k)
+        return self.device_model.voltage * max((1.0, *gains))
+
+    def cell_voltage(self, k: int) -> float:
+        """Largest voltage across the cells that drive layer k, at full scale, V: here that of their lines, since
+        their other ends are virtual grounds."""
+        return self.line_voltage(k)
+
+    def ground_power(
+        self, x: torch.Tensor, activities: Sequence[torch.Tensor], errors: Sequence[torch.Tensor] | None
+    ) -> list[float]:
+        """Power that lines need not deliver, W an example and layer, since the other ends of their cells move: here
+        none. Arguments are those of `fidelity.array_rows`."""
+        return [0.0] * self.depth
+
+    def fed_errors(self, state: State) -> list[torch.Tensor] | None:
+        """What the drivers of the feedback take of h - u in a free state, in units of activity; None: nothing."""
+        device = self.device_model
+        if self.shared or device.auto_zero == "on":  # which stores it
+            return None
+        units = zip(self.amplifiers_h, self.amplifiers_u, state, state[self.depth :], strict=False)
+        return [device.feedback_gain * (a.response(p) - b.response(q)) for a, b, p, q in units]
 
     def check_voltages(self) -> None:
-        """Whether cells bear the voltages of all lines.
+        """Whether cells bear the voltages at their ends.
 
         Raises
         ------
@@ -247,11 +282,11 @@ class Board(PhysicalCells):
             With the layer of the largest voltage, and how many times the device's limit it is.
         """
         limit = self.device_model.cell_voltage_limit
-        volts = [self.line_voltage(k) for k in range(self.depth)]
+        volts = [self.cell_voltage(k) for k in range(self.depth)]
         k = max(range(self.depth), key=volts.__getitem__)
         if limit is not None and volts[k] > limit * (1 + 1e-9):
             ratio = volts[k] / limit
-            reason = f"its lines reach {volts[k]:.3g} V, {ratio:.3g} times cell_voltage_limit = {limit:g}"
+            reason = f"its cells see up to {volts[k]:.3g} V, {ratio:.3g} times cell_voltage_limit = {limit:g}"
             raise NotRealisable(self.substrate, k + 1, reason)
 
     def noise_sizes(self, k: int, side: Sides, phase: Origin) -> torch.Tensor | float:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from physics_ep.maps import ChannelLink, ConvLink, DenseLink, Link
+from physics_ep.maps import ChannelLink, ConvLink, DenseLink
 from physics_ep.predictive_coding.layers import told_name
 from physics_ep.tabular import Tabular
 
@@ -17,7 +17,8 @@ from ..devices.crossbars import tiles
 from ..devices.model import DeviceModel
 from .board import Board
 from .budget import Budget, Takes, epoch
-from .node_sums import arrays_of
+from .dissipation import back_power, forward_power
+from .node_sums import Array, arrays_of
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,17 @@ class LayerFidelity:
     conductance_range : (float, float)
         Smallest conductance of a cell, and the largest that its weights ask for, S.
     power : float
-        Dissipated by its cells (and leaks), W an example, all positions together. A resistive layer's rails are
-        counted with its own array, its skip's and biases' included.
+        Dissipated by its cells (and leaks, and impedances of virtual grounds) in the free state, W an example, all
+        positions together. A resistive layer's rails are counted with its own array, its skip's and biases'
+        included.
     gain : float
         Largest of the rails at the nodes that it drives, volts a volt: A_k of a resistive network, else 1.
     capacitance : float
         Capacitance of a node that the array drives, F; with the node's conductance it makes the time constant. NaN
         for oscillators.
     line_voltage : float
-        Largest voltage at full scale across the cells that meet at its nodes, V.
+        Largest voltage at full scale across the cells that meet at its nodes, V: of their lines, and of a resistive
+        network's nodes beside.
     blocked : float
         What its rectifying units let through of a full scale that they should block, over what they let through of
         one that they should pass: 0 of ideal diodes, 1 where nothing is rectified; NaN of other units.
@@ -364,13 +367,19 @@ class ToldByFidelity(Tabular):
 
 
 def array_rows(
-    board: Board, x: torch.Tensor, activities: Sequence[torch.Tensor], described: Sequence[Mapping[str, Any]]
+    board: Board,
+    x: torch.Tensor,
+    activities: Sequence[torch.Tensor],
+    described: Sequence[Mapping[str, Any]],
+    errors: Sequence[torch.Tensor] | None = None,
 ) -> tuple[LayerFidelity, ...]:
-    """What each array of a mapped network takes, on inputs x (B, ...) with these activities of its units h;
-    `described` as `PairedCircuit.describe` has it. What is said of a layer's nodes stands with its own array, not
-    with that of its skip."""
+    """What each array of a mapped network takes, on inputs x (B, ...) with these activities of its units h, and
+    what is fed back of their errors h - u (None: nothing); `described` as `PairedCircuit.describe` has it. What is
+    said of a layer's nodes stands with its own array, not with that of its skip."""
     device, found = board.device_model, []
     states = [board.encode(x), *activities]
+    grounds = board.ground_power(x, activities, errors)
+    routes = [None] * board.depth if errors is None else board.run(x).routes
     for name, k, part, link, source in arrays_of(board.stack):
         if link is None or source is None:
             continue
@@ -385,6 +394,7 @@ def array_rows(
         # Errors of writing may lie beyond, and are not asked for.
         high = device.g_min + max(float(sizes.max()), volume / bias_scale if bias_scale > 0 else 0.0)
         high = min(high, device.g_max)
+        array = Array(name, k, part, link, source)
         volts = states[source + 1] * (device.voltage / board.full_scales[source + 1])
         places = link.image if isinstance(link, ConvLink) else link.pre[1:]
         positions = 1 if isinstance(link, DenseLink) else math.prod(places)
@@ -393,9 +403,17 @@ def array_rows(
         if "power" in told:  # of all that drives the layer
             power = told["power"] if part == "weight" else 0.0
         else:
-            power = _power(link, board.drains(name), volts)
-            if bias is not None:  # the bias row is driven at full scale
-                power += float(board.drains(f"layers.{k}.bias")) * device.voltage**2 * positions
+            power = forward_power(link, board.drains(name), volts * board.line_gain(array))
+            if bias is not None:
+                constant = device.voltage * board.line_gain(Array(f"layers.{k}.bias", k, "bias", None, None))
+                # Of an average pooling's window each position has a share, of its bias cells too.
+                rows = positions if link.routed else math.prod(link.post[1:])
+                power += float(board.drains(f"layers.{k}.bias")) * constant**2 * rows
+            if errors is not None and array.fed is not None:
+                driven = errors[k] * (board.line_gain(array, back=True) * device.voltage / board.full_scales[k + 1])
+                power += back_power(link, board.back_drains(name), driven, routes[k])
+            if part == "weight":
+                power -= grounds[k]
         arrays, biases = board.physical_arrays(name), 0 if bias is None else bias.numel()
         columns = 2 * weight.shape[0]
         more = board.physical_arrays(f"layers.{k}.bias") if biases else 0
@@ -413,7 +431,7 @@ def array_rows(
                 arrays=arrays,
                 positions=positions,
                 capacitance=board.tau * g if (g := board.conductance(k)) > 0 else math.nan,
-                line_voltage=board.line_voltage(k),
+                line_voltage=board.cell_voltage(k),
                 blocked=_blocked(board, k),
                 full_scale=board.full_scales[k + 1],
                 scale=scale,
@@ -440,17 +458,3 @@ def block_tiles(blocks: int, rows: int, columns: int, device: DeviceModel) -> in
         return tiles(rows, columns, device)
     fit = min(device.tile_rows // rows, device.tile_columns // columns)
     return math.ceil(blocks / fit) if fit else blocks * tiles(rows, columns, device)
-
-
-def _power(link: Link, lines: torch.Tensor, volts: torch.Tensor) -> float:
-    """sum V^2 G over the lines of an array (`of_lines`) and all positions, mean over the examples, W. Of an
-    average pooling's window each position has a share of the conductance, as in `node_sums`; of a max pooling's all
-    are on."""
-    if isinstance(link, ConvLink):
-        columns = lines if link.groups > 1 else lines[None]
-        each = (link.image_of if link.routed else link.apply)(columns, volts.square())
-    elif isinstance(link, ChannelLink):
-        each = volts.square() * lines.view(-1, *[1] * (volts.ndim - 2))
-    else:
-        each = volts.flatten(1).square() @ lines[None].t()
-    return float(each.flatten(1).sum(1).mean())

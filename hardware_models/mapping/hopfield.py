@@ -22,6 +22,8 @@ offset o of the ground adds -o S to I. Both cells of a pair end at one ground. E
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -98,14 +100,15 @@ class HopfieldPairs(PairedCircuit):
         gain = 1 / (1 + device.ground_resistance * cells)
         if device.ground_offset == 0:
             return gain, None
-        # What drives the array is `voltage` for one full scale: a current is then so many units of activity.
-        arrays = arrays_of(self.stack)
-        array = next(a for a in arrays if (a.fed == k if fed else a.k == k))
-        below = array.k + 1 if fed else (array.source or 0) + 1
-        unit = self.scales[array.name] * self.full_scales[below] / device.voltage
         offset = self.offset_of_grounds(k, of)
         assert offset is not None
-        return gain, -offset * cells * gain * unit
+        return gain, -offset * cells * gain * self.activity_of_ampere(k)
+
+    def activity_of_ampere(self, k: int) -> float:
+        """What the feedback resistors of layer k make of a current, in units of activity an ampere; 0: the layer
+        holds nothing."""
+        siemens = self.conductance(k)
+        return self.full_scales[k + 1] / (siemens * self.device_model.voltage) if siemens > 0 else 0.0
 
     def mirror_gains(self, k: int, side: Side) -> torch.Tensor | None:
         """Gains of the mirrors into units 'h' or 'u' of layer k, (*shape); None: 1."""
@@ -119,6 +122,35 @@ class HopfieldPairs(PairedCircuit):
         if size == 0:
             return None
         return self.drawn(size, k, "u" if of == "u" else "h", "row ground" if fed else "ground")
+
+    def ground_power(
+        self, x: torch.Tensor, activities: Sequence[torch.Tensor], errors: Sequence[torch.Tensor] | None
+    ) -> list[float]:
+        """V I of the virtual grounds: a ground that moves by v takes v I from what lines deliver to its cells."""
+        if not self.sums_cells:
+            return [0.0] * self.depth
+        states, routes = [self.encode(x), *activities], self.run(x).routes
+        sides: tuple[Copy, ...] = ("h", "transpose") if self.one_array else ("h", "u", "transpose")
+        found = [0.0] * self.depth
+        currents: dict[tuple[Copy, int], torch.Tensor] = {}
+        for of, array in itertools.product(sides, arrays_of(self.stack)):
+            held, k = self.arrays(array.k, of).held.get(array.part), array.fed if of == "transpose" else array.k
+            if held is None or k is None or (of == "transpose" and errors is None):
+                continue
+            if array.link is None or array.source is None:
+                part = held.view(-1, *[1] * (len(self.stack[k].post) - 1)).expand(self.stack[k].post)[None]
+            elif errors is not None and of == "transpose":
+                part = array.link.transpose(held, errors[array.k], routes[array.k])
+            else:
+                part = array.link.apply(held, states[array.source + 1], routes[array.k])
+            currents[of, k] = part + currents.get((of, k), 0.0)
+        for (of, k), current in currents.items():
+            unit, offset = self.activity_of_ampere(k), self.offset_of_grounds(k, of)
+            amperes = current / unit if unit > 0 else torch.zeros_like(current)
+            cells, r = self.node_sums(of)[1 if of == "transpose" else 0][k], self.device_model.ground_resistance
+            volts = (r * amperes + (0.0 if offset is None else offset)) / (1 + r * cells)
+            found[k] += float((volts * amperes).flatten(1).sum(1).mean())
+        return found
 
     @classmethod
     def check(cls, net: PredictiveCodingNetwork, device: DeviceModel) -> None:

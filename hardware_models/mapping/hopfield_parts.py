@@ -6,8 +6,8 @@ asked. Nodes, units counted from 1 and in flat order, layer k from 1:
     x1 ...            inputs, sources                       ref             1 V, a source
     h<k>_1, u<k>_1    nodes at their feedback resistors: the internal voltages p and q
     ah<k>_1, au<k>_1  what their amplifiers put out; of outputs, which are read at their nodes, the nodes
-    w<k>p1, w<k>n1    lines at +-V of the layer's array; s<k>p1 of its skip's, b<k>p of its biases
-    tw<k>p1, tw<k>n1  lines at +-(h - u) of what its array feeds back; ts<k>p1 of its skip's
+    w<k>p1, w<k>n1    lines at +-A V of the layer's array; s<k>p1 of its skip's, b<k>p of its biases
+    tw<k>p1, tw<k>n1  lines at +-A (h - u) of what its array feeds back; ts<k>p1 of its skip's
     gh<k>_1, gu<k>_1  ends of the cells that drive h and u, and gt<k>_1 of those that feed back to layer k
     rh<k>_1 ...       behind the impedance of a virtual ground, where it has one: the source that holds it
 
@@ -201,19 +201,16 @@ class _HopfieldDrawing(PartsDrawing):
                 self.cells(rails, ends, self.pair(one, side))
 
     def back_to(self, k: int, active_h: list[np.ndarray], active_u: list[np.ndarray]) -> None:
-        """The arrays that feed back to layer k, read the other way. The first is driven by errors at their own
-        voltages; its mirror makes of its current what the node's resistor asks for."""
+        """The arrays that feed back to layer k, read the other way: driven by errors times what the node's resistor
+        asks for."""
         system = self.system
         feeding = [a for a in arrays_of(system.stack) if a.fed == k]
         if not feeding:
             return
-        asked = [
-            system.scales[a.name] * system.conductance(k) * self.volts[k + 1] / self.volts[a.k + 1] for a in feeding
-        ]
-        ratio = next((g for g in asked if g > 0), 1.0)
-        ends = self.grounds(k, "transpose", [(self.h[k], ratio)])
-        for one, gain in zip(feeding, asked, strict=True):
-            rails = self.rails(f"t{self.letter(one)}{one.k + 1}", gain / ratio, active_h[one.k], active_u[one.k])
+        ends = self.grounds(k, "transpose", [(self.h[k], 1.0)])
+        for one in feeding:
+            gain = system.scales[one.name] * system.conductance(k) * self.volts[k + 1] / self.volts[one.k + 1]
+            rails = self.rails(f"t{self.letter(one)}{one.k + 1}", gain, active_h[one.k], active_u[one.k])
             self.cells(rails, ends, [g.T for g in self.pair(one, "transpose")])
 
     @staticmethod

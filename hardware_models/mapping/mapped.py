@@ -375,8 +375,9 @@ class Mapped(ToldByFidelity):
             off, size = (float(v.abs().max()) for v in (self.decode(free.state) - wanted, wanted))
             settled = bool(free.converged.all())
             activities = [a.response(p) for a, p in zip(system.amplifiers_h, free.state, strict=False)]
+            errors = system.fed_errors(free.state) if settled else None
             layers = array_rows(
-                system, x, activities if settled else system.run(x).states, system.describe(free, x)
+                system, x, activities if settled else system.run(x).states, system.describe(free, x), errors
             )
             residual = float(free.residual.max())
             if system.shared and settled:
@@ -529,7 +530,7 @@ def as_read(substrate: str, device: DeviceModel) -> tuple[DeviceModel, tuple[str
 
 
 def fitted_voltage(system: PairedCircuit, device: DeviceModel) -> float:
-    """The voltage of a full scale, V, with which no line of a mapped network exceeds the device's limit.
+    """The voltage of a full scale, V, with which no cell of a mapped network sees more than the device's limit.
 
     Parameters
     ----------
@@ -545,14 +546,15 @@ def fitted_voltage(system: PairedCircuit, device: DeviceModel) -> float:
     """
     limit = device.cell_voltage_limit
     assert limit is not None
-    ratio = max(system.line_voltage(k) for k in range(system.depth)) / limit
+    ratio = max(system.cell_voltage(k) for k in range(system.depth)) / limit
     if ratio <= 1:
         return device.voltage
     for k, layer in enumerate(system.stack[:-1], 1):
         real = layer.activation_name in ("relu", "diode") and device.diode_current is not None
         if not (layer.activation.piecewise_linear or real):
             reason = f"its {layer.activation_name} units have a scale of voltage of their own; set voltage instead"
-            raise NotRealisable(system.substrate, k, f"lines are {ratio:.3g} times the cells' limit, and {reason}")
+            told = f"cells see {ratio:.3g} times their limit, and {reason}"
+            raise NotRealisable(system.substrate, k, told)
     return device.voltage / ratio
 
 
@@ -621,9 +623,9 @@ def map_pcn(
     gates : {'held', 'live'}
         Whether latches hold the gates of ReLUs in nudged phases. Routes of max poolings always are.
     rails : {'refuse', 'fit'}
-        What becomes of a network whose lines exceed the device's cell_voltage_limit: it is refused, or `voltage`,
-        and with it every voltage, is made so much smaller that the largest is at the limit. Units that are scale
-        free (ideal diodes, linear and clipped units) stay what they are; real diodes rectify less
+        What becomes of a network whose cells see more than the device's cell_voltage_limit: it is refused, or
+        `voltage`, and with it every voltage, is made so much smaller that the largest is at the limit. Units that
+        are scale free (ideal diodes, linear and clipped units) stay what they are; real diodes rectify less
         (`LayerFidelity.blocked`); others are refused.
 
     Returns

@@ -18,6 +18,7 @@ from physics_ep.predictive_coding import PredictiveCodingNetwork
 from ..devices.crossbars import Cells, copied, programmed, stream, trimmed
 from ..devices.model import DeviceModel
 from ..devices.wires import wired
+from .dissipation import back_lines
 from .node_sums import Array, arrays_of, into_nodes, of_lines, out_of_nodes
 
 Side = Literal["h", "u"]
@@ -197,12 +198,22 @@ class PhysicalCells(PredictiveCodingNetwork):
             cells = found[role]
             link = self._array(name).link
             self._keep(f"drain_{role}/{name}", of_lines(link, cells.plus) + of_lines(link, cells.minus))
+        array, back = self._array(name), found.get("transpose")
+        if back is not None and array.link is not None and array.fed is not None:
+            self._keep(f"drain_back/{name}", back_lines(array.link, back.plus) + back_lines(array.link, back.minus))
 
     def drains(self, name: str) -> torch.Tensor:
         """Conductance that each line of the arrays which drive units h and u shows its driver, of all of them, S
         as `node_sums.of_lines` has it; of a bias row one number."""
         lines = [self._kept(f"drain_{role}/{name}") for role in self.forward_roles()]
         return torch.stack([line for line in lines if line is not None]).sum(0)
+
+    def back_drains(self, name: str) -> torch.Tensor:
+        """The same of the lines that errors drive where an array feeds back, S, as `dissipation.back_lines` has
+        it."""
+        found = self._kept(f"drain_back/{name}")
+        assert found is not None
+        return found
 
     # -- sums of cells, where a substrate asks for them --------------------------------------------------------
 

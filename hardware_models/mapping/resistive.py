@@ -195,6 +195,10 @@ class ResistivePairs(PairedCircuit):
     def line_voltage(self, k: int) -> float:
         return max(self.gains[k].values()) * self.device_model.voltage
 
+    def cell_voltage(self, k: int) -> float:
+        """That of the rails and of the node, which may be at a full scale of the other sign."""
+        return self.line_voltage(k) + self.device_model.voltage
+
     # -- units -------------------------------------------------------------------------------------------------
 
     def build_units(self, k: int, side: Side) -> Amplifiers:
@@ -309,8 +313,8 @@ class ResistivePairs(PairedCircuit):
         return found
 
     def _power(self, free: Equilibrium, x: torch.Tensor) -> list[float]:
-        """What the rails of each layer's drives deliver, W an example: the sum over the cells of h and u of V I,
-        that is of G A^2 V^2 - G A V v with the node's v. What is fed back is small, and left out."""
+        """What the rails of each layer's arrays deliver, W an example: the sum over the cells of h and u, and of
+        those that feed back, of V I, that is of G A^2 V^2 - G A V v with the node's v."""
         phase, volts = self.phase(self.prepare(x)), self.device_model.voltage
         amplifiers = (self.amplifiers_h, self.amplifiers_u)
         sums = (self.kept_ends("h"), self.kept_ends("u"))
@@ -332,4 +336,17 @@ class ResistivePairs(PairedCircuit):
                 inward = self.total[k] * own * (drive if load is None else drive / load)
                 node = answering[k].activation.response(free.state[start + k]) * own
                 found[k] -= float((inward * node).flatten(1).sum(1).mean())
+        errors = self.fed_errors(free.state)
+        if errors is None:
+            return found
+        ends, routes = self.kept_ends("transpose"), self.run(x).routes
+        for name, k, part, link, source in arrays_of(self.stack):
+            if link is None or source is None or source < 0:
+                continue
+            held, own = self.arrays(k, "transpose").held[part], volts / self.full_scales[source + 1]
+            rails = errors[k] * (self.gains[source][f"{name} (transposed)"] * volts / self.full_scales[k + 1])
+            inward = link.transpose(held, errors[k], routes[k]) * (self.total[source] * own)
+            node = self.amplifiers_h[source].activation.response(free.state[source]) * own
+            delivered = (rails.square() * ends[name][0]).flatten(1).sum(1) - (inward * node).flatten(1).sum(1)
+            found[k] += float(delivered.mean())
         return found

@@ -193,7 +193,7 @@ def learn_in_situ(
     progress : Progress
         Shows the epochs that are done.
     rails : {'refuse', 'fit'}
-        What becomes of a network whose lines exceed the device's cell_voltage_limit, as in `map_pcn`: of the
+        What becomes of a network whose cells see more than cell_voltage_limit, as in `map_pcn`: of the
         trained network that is written, and of the one that learns.
 
     Raises
@@ -424,7 +424,7 @@ class Lesson:
         The examples, on the device and in the dtype that networks are to have.
     seed : int
     rails : str
-        What becomes of a network whose lines exceed the device's cell_voltage_limit, as in `map_pcn`.
+        What becomes of a network whose cells see more than cell_voltage_limit, as in `map_pcn`.
     """
 
     def __init__(self, config: Config, examples: Dataset, seed: int, rails: str = "refuse") -> None:

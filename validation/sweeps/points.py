@@ -90,7 +90,7 @@ class Experiment:
     gates : {'held', 'live', 'both'}
         Both: 'held' is in the measured values, 'live' in those whose names begin with `LIVE`.
     rails : {'refuse', 'fit'}
-        What becomes of a network whose lines exceed the device's cell_voltage_limit, as in `map_pcn`.
+        What becomes of a network whose cells see more than cell_voltage_limit, as in `map_pcn`.
     scheme : Stencil or str or None
     repeats, seed, thread_count : int
     mapper : callable

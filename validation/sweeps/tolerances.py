@@ -117,7 +117,7 @@ def tolerance(
         gates beside held ones, on the same instances and at the same beta (`TolerancePoint.live`); of a network
         without gates it means 'held'.
     rails : {'refuse', 'fit'}
-        What becomes of an instance whose lines exceed the device's cell_voltage_limit, as in `map_pcn`.
+        What becomes of an instance whose cells see more than cell_voltage_limit, as in `map_pcn`.
     out : path, optional
         Sweep file. Points are kept as they come, in parts beside it (`validation.sweeps.store`).
     resume : bool

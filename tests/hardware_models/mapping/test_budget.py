@@ -89,10 +89,12 @@ def test_every_cell_dissipates_with_its_own_conductance(copies: dict[str, float]
     mapped = map_pcn(net, "hopfield", device, seed=3, calibration=x)
     system = mapped.system
     hidden = (x @ system.stack[0].weight.T + system.stack[0].bias).clamp(min=0).detach().numpy()
+    apart = np.zeros((6, 3))
     if "copy_mismatch_u" in copies:
         from physics_ep import relax
 
-        hidden = relax(system, x).state[0].clamp(min=0).numpy()
+        state = relax(system, x, tolerance=1e-13).state
+        hidden, apart = state[0].clamp(min=0).numpy(), (state[1] - state[3]).numpy()
     roles = ["h", "u"] if "copy_mismatch_u" in copies else ["h"]
     for k, below in enumerate((x.numpy(), hidden)):
         watts = 0.0
@@ -111,6 +113,10 @@ def test_every_cell_dissipates_with_its_own_conductance(copies: dict[str, float]
                 lines = (cells.plus + cells.minus).numpy()
                 lines = lines.sum(0)[None] if part == "weight" else lines.sum()[None, None]
                 watts += float((volts**2 * lines).sum(1).mean())
+                if k == 1 and part == "weight" and role == "h":  # read the other way: what u's cells leave of h - u
+                    scales = [system.scales[f"layers.{n}.weight"] for n in (0, 1)]
+                    driven = apart * 0.2 * scales[1] / (scales[0] * system.full_scales[0])
+                    watts += float((driven**2 * (cells.plus + cells.minus).numpy().sum(1)).sum(1).mean())
         assert mapped.fidelity.layers[k].power == pytest.approx(watts, rel=1e-8)
 
 

@@ -367,7 +367,7 @@ def test_power_of_averaged_positions() -> None:
         ).flatten(1)
         volts = device.voltage * below[k].flatten(1) / system.full_scales[k]
         bias = layer.bias.detach().abs() / system.scales[f"layers.{k}.bias"] + 2 * device.g_min
-        rows = float(bias.sum()) * device.voltage**2 * math.prod(link.image)
+        rows = float(bias.sum()) * device.voltage**2 * math.prod(link.post[1:])
         wanted = float((volts.square() @ matrix).sum(1).mean()) + rows
         assert row.power == pytest.approx(wanted, rel=1e-9)
 

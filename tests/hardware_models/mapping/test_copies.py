@@ -135,14 +135,14 @@ class Machine:
     def path(self, role: str, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Gain on the way to the units of layer k, and the current of offsets before it."""
         mapped, device = self.mapped, self.mapped.device
-        sums, below = self.sums(role, k), k + (2 if role == "transpose" else 0)
-        scale = self.cells(f"layers.{k + (role == 'transpose')}.weight", role)[2]
+        sums, scale = self.sums(role, k), self.cells(f"layers.{k}.weight", "h")[2]
         offset, gain = np.zeros_like(sums), 1 / (1 + device.ground_resistance * sums)
         if device.ground_offset > 0:
             name = "row ground" if role == "transpose" else "ground"
             volts = mapped.system.drawn(device.ground_offset, k, "h", name).numpy()
-            # One full scale below is `voltage` volts: so much activity is one ampere.
-            offset = volts * sums * scale * mapped.system.full_scales[below] / device.voltage
+            # The node's resistor makes a volt of its conductance, and `voltage` is a full scale.
+            siemens = mapped.system.full_scales[k + 1] / (mapped.system.full_scales[k] * scale)
+            offset = volts * sums / siemens / device.voltage * mapped.system.full_scales[k + 1]
         if role != "transpose" and device.mirror_mismatch > 0:
             gain = gain * (1 + mapped.system.drawn(device.mirror_mismatch, k, role, "mirror").numpy())  # type: ignore
         return gain, offset

@@ -78,6 +78,39 @@ def test_convolutions_and_skips_as_parts(fields: dict[str, Any]) -> None:
     assert total_error(gradient, wanted) < 1e-9
 
 
+@pytest.mark.parametrize(
+    ("build", "fields"),
+    [
+        (small, {}),
+        (small, {**OWN, **GROUNDS, "transpose": "array", "copy_mismatch_u": 0.02}),
+        pytest.param(images, {}, marks=pytest.mark.full),
+        pytest.param(images, {**OWN, **GROUNDS}, marks=pytest.mark.full),
+    ],
+    ids=["ideal", "poor", "images", "poor images"],
+)
+def test_lines_deliver_what_is_told(build: Any, fields: dict[str, Any]) -> None:
+    """V I of every line of the circuit part by part, and the largest voltage at any cell. Large biases, and skips,
+    have lines of another voltage than a full scale. If this fails, joules are another circuit's, or a limit of the
+    cells is passed in silence."""
+    net = build()
+    with torch.no_grad():
+        for layer in net.stack:
+            layer.bias.mul_(20)
+    mapped, form, x, _ = drawn(net, **fields)
+    parts, names = form.circuit.parts.group("resistor"), np.array(form.circuit.parts.nodes)
+    volts, (ends, lines) = form.solve(x).voltages, parts.nodes.T
+    driven = np.array([name[0] in "wbst" for name in names[lines]])
+    ends, lines, siemens = ends[driven], lines[driven], parts.values[driven, 0]
+    across = volts[:, lines] - volts[:, ends]
+    told = mapped.fidelity.layers
+    delivered = float((siemens * volts[:, lines] * across).sum(1).mean())
+    assert sum(row.power for row in told) == pytest.approx(delivered, rel=1e-9)
+    if not fields:
+        largest = max(row.line_voltage for row in told)
+        assert largest > 1.1 * mapped.device.voltage
+        assert np.abs(across).max() == pytest.approx(largest, rel=1e-9)
+
+
 def test_each_array_has_draws_of_its_own() -> None:
     """One array for both ways has twice the same cells as parts; a second one errs by itself, cell by cell."""
     for transpose, equal in (("slots", True), ("array", False)):

@@ -25,13 +25,20 @@ def test_lines_beyond_the_cells_are_refused_with_layer_and_ratio() -> None:
     net = dense(3, "relu", **SMALL)
     x, _ = examples((5,), 1)
     free = map_pcn(net, "resistive", DeviceModel(voltage=0.2), calibration=x)
-    volts = [max(gains.values()) * 0.2 for gains in free.system.gains]
+    volts = [(max(gains.values()) + 1) * 0.2 for gains in free.system.gains]  # a rail, and a node of the other sign
     worst = int(np.argmax(volts))
     says = rf"Layer {worst + 1} .* {volts[worst] / 0.1:.3g} times cell_voltage_limit = 0.1"
     with pytest.raises(NotRealisable, match=says):
         map_pcn(net, "resistive", DeviceModel(voltage=0.2, cell_voltage_limit=0.1), calibration=x)
     with pytest.raises(NotRealisable, match=r"0\.2 V, 2 times cell_voltage_limit = 0\.1"):
         map_pcn(net, "hopfield", DeviceModel(voltage=0.2, cell_voltage_limit=0.1), calibration=x)
+    # A bias that is larger than what the array's cells make of a full scale has lines of a higher voltage.
+    with torch.no_grad():
+        net.stack[1].bias.mul_(1000)
+    device = DeviceModel(voltage=0.2, cell_voltage_limit=0.2)
+    with pytest.raises(NotRealisable, match=r"Layer 2 .* its cells see up to \d"):
+        map_pcn(net, "hopfield", device, calibration=x)
+    assert map_pcn(net, "hopfield", device, calibration=x, rails="fit").device.voltage < 0.1
     assert [row.line_voltage for row in free.fidelity.layers] == pytest.approx(volts)
 
 
