@@ -20,7 +20,7 @@ Lines = tuple[tuple[tuple[str, ...], Line], ...]
 
 @dataclass(frozen=True)
 class TransientRequest:
-    """What a .tran line asks for: STEP STOP [START [LONGEST]] [UIC], seconds."""
+    """What a .tran line asks for: STEP STOP [START [LONGEST]] [UIC], seconds; a step of 0 is none."""
 
     step: float
     stop: float
@@ -43,19 +43,21 @@ class Analyses:
         Raises
         ------
         InputError
-            If the line is not .tran STEP STOP [START [LONGEST]] [UIC], in seconds with STEP > 0 and STOP > START >=
-            0.
+            If the line is not .tran STEP STOP [START [LONGEST]] [UIC], or LTspice's .tran STOP, in seconds with
+            STEP >= 0 (0: none, as LTspice writes) and STOP > START >= 0.
         """
         if not self.transients:
             return None
         words, line = self.transients[0]
         numbers = [w for w in words if w.lower() != "uic"]
-        if not 2 <= len(numbers) <= 4:
+        if not 1 <= len(numbers) <= 4:
             raise line.error("a transient is .tran STEP STOP [START [LONGEST]] [UIC]")
         values = [line.check(self.scope.value, w) for w in numbers]
+        if len(values) == 1:
+            values = [0.0, *values]
         start = values[2] if len(values) > 2 else 0.0
-        if not (values[0] > 0 and values[1] > start >= 0):
-            raise line.error("STEP must be positive and STOP exceed START")
+        if not (values[0] >= 0 and values[1] > start >= 0):
+            raise line.error("STEP must not be negative and STOP exceed START")
         longest = values[3] if len(values) > 3 and values[3] > 0 else None
         return TransientRequest(values[0], values[1], start, longest, len(numbers) < len(words))
 

@@ -151,6 +151,8 @@ class Builder:
             if not words:
                 raise line.error("a transient is .tran STEP STOP")
             value = line.check(self.scope.value, words[0])
+            if not value or all(w.lower() == "uic" for w in words[1:]):
+                continue  # LTspice's .tran 0 STOP and .tran STOP name no step
             if found is not None and value != found:
                 raise line.error("transients of different steps, and the edges of a PULSE are not given")
             found = value

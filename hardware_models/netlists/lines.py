@@ -62,6 +62,11 @@ FOLLOWED = {
     *("ic", "title"),
 }
 """Dot commands that are followed."""
+LTSPICE_LIBRARIES = {
+    *(f"standard.{kind}" for kind in ("dio", "bjt", "mos", "jft", "cap", "ind", "res", "bead")),
+    *("opamp.sub", "universalopamps2.sub", "ltc.lib", "ltc2.lib", "ltc3.lib", "ltc4.lib", "ltc5.lib", "ltc6.lib"),
+}
+"""Names of libraries that come with LTspice, which its netlists name by their paths on Windows."""
 _PARAMETER = re.compile(
     r"([A-Za-z_]\w*)\s*=\s*(\{[^}]*\}|'[^']*'|(?:[^\s'{}=,()]|\((?:[^()'{}=]|\([^()'{}=]*\))*\))+)\s*,?\s*"
 )
@@ -183,6 +188,8 @@ class NetlistFile:
         The voltages that lines .ic set.
     notes : dict of str to None
         What was read over, in order.
+    absent : list of str
+        Libraries that are named and are not here.
     """
 
     title: str = ""
@@ -199,6 +206,7 @@ class NetlistFile:
     temperatures: list[tuple[str, Line]] = field(default_factory=list)
     initial: list[InitialVoltage] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
 
 
 def tokens(text: str) -> list[str]:
@@ -311,6 +319,19 @@ class _Reader:
         if not given:
             raise line.error("the name of a file must follow")
         target = Path(os.path.expanduser(path.parent / given))
+        if "\\" in given and not os.path.exists(target):
+            found = beside(given, path.parent)
+            if found is None and base_name(given).lower() in LTSPICE_LIBRARIES:
+                self.without(line, given)
+                return
+            if found is None:
+                raise line.error(
+                    f"the file {given[:200]!r} of another computer is not here: a copy of "
+                    f"{base_name(given)[:100]!r} beside this file, or its path on this computer, would be read"
+                )
+            place = f"{line.file}, line {line.number}"
+            self.source.notes[f"{place}: {given[:200]!r} is not here; {os.fspath(found)!r} was read for it"] = None
+            target = found
         self.files += 1
         if os.path.realpath(target) in self.within and section is None:
             raise line.error(f"the file {given[:100]!r} includes itself")
@@ -328,15 +349,28 @@ class _Reader:
     def read_section(self, line: Line, path: Path, depth: int) -> None:
         """A .lib line: FILE SECTION, or in LTspice's way FILE alone."""
         words = _quoted(line.text)[1:]
-        if len(words) == 2:
+        whole = line.text[len(".lib") :].strip()
+        if "\\" in whole and not (len(words) == 2 and "\\" not in words[1]):
+            self.include(line, whole, path, depth)  # the blanks of C:\\Program Files need no quotes in LTspice
+        elif len(words) == 2:
             self.include(line, words[0], path, depth, words[1].lower())
         elif len(words) == 1 and os.path.isfile(path.parent / words[0].strip("\"'")):
             self.source.notes[f"{line.file}, line {line.number}: .lib without a section is read as .include"] = None
             self.include(line, words[0], path, depth)
+        elif len(words) == 1 and words[0].strip("\"'").lower() in LTSPICE_LIBRARIES:
+            self.without(line, words[0].strip("\"'"))
         else:
             raise line.error(
                 ".lib must be followed by a file and the name of a section in it (or a file that is there)"
             )
+
+    def without(self, line: Line, given: str) -> None:
+        """Note that one of LTspice's own libraries is not here; what is used of it is refused where it is used."""
+        self.source.absent.append(given)
+        self.source.notes[
+            f"{line.file}, line {line.number}: LTspice's own library {given[:200]!r} is not here; what the netlist "
+            "uses of it must be defined in the netlist"
+        ] = None
 
     def logical(self, texts: Iterable[str], file: str, first: int) -> Iterable[Line]:
         """Lines with their continuations, without comments, and not too long."""
@@ -498,6 +532,17 @@ def _not_read(name: str) -> str:
         f"Did you mean {close[0]!r}?" if close else f"Commands are {', '.join('.' + k for k in sorted(FOLLOWED))}"
     )
     return f"the command .{name[:50]} is not known. {hint}"
+
+
+def base_name(given: str) -> str:
+    """The last part of a path of Windows."""
+    return given.replace("/", "\\").rsplit("\\", 1)[-1]
+
+
+def beside(given: str, folder: Path) -> Path | None:
+    """The file of the name of a path of Windows in a folder, if it is there."""
+    found = folder / base_name(given)
+    return found if os.path.isfile(found) else None
 
 
 def _quoted(text: str) -> list[str]:

@@ -15,6 +15,8 @@ NEUTRAL = {
     *("convlimit", "convstep", "convabsstep", "autopartial", "warn", "maxwarns", "numdgt", "acct", "noacct"),
     *("noinit", "list", "nomod", "nopage", "node", "norefvalue", "opts", "savecurrents", "keepopinfo", "interp"),
     *("seed", "seedinfo", "autostop", "klu", "sparse", "post", "probe", "ingold", "brief", "nopost", "plotwinsize"),
+    *("filetype", "maxstep", "measdgt", "fastaccess", "nomarch", "meascplxfmt", "maxclocks", "minclocks"),
+    *("startclocks", "ptranmax", "ptrantau", "baudrate", "flagloads", "topologycheck"),
     *("defad", "defas", "defl", "defw", "defm", "badmos3", "strict_errorhandling", "topologicallyfullnodes"),
 }
 """Options that leave a circuit as it is: tolerances, methods, output, defaults of transistors."""

@@ -111,6 +111,8 @@ class Level:
 
     def element(self, line: Line) -> None:
         text = line.text
+        if '"' in text:
+            raise line.error("double quotes are blanks to ngspice: names and values would be read without them")
         if text[0] in "rR" and self.copies == 1 and "=" not in text and "," not in text:
             words = text.split()
             if len(words) == 4 and "(" not in text and "'" not in text and words[3][0].isdigit():
@@ -138,6 +140,12 @@ class Level:
         if kind in FORMS and (wrong := fault(kind, values)):
             raise line.error(f"the {wrong[0]} must {wrong[1]}, but was {wrong[2]:g}")
         self.builder.add(line, kind, self.name(name), [self.node(n) for n in nodes], values)
+
+    def undefined(self, line: Line, what: str, name: str, known: set[str]) -> LineError:
+        """The error of a name that is not defined; it names a library that is not here."""
+        absent = self.builder.source.absent
+        hint = f" ({absent[0][:100]!r} is not here: copy its definition into the netlist)" if absent else ""
+        return line.error(unknown(what, name, known) + hint)
 
     def note(self, text: str) -> None:
         """Tell the reader of the netlist something once."""
@@ -329,7 +337,7 @@ class Level:
     def diode_model(self, line: Line, name: str) -> DiodeModel:
         found = self.section.model(name.lower())
         if found is None:
-            raise line.error(unknown("model", name, self.section.names("models")))
+            raise self.undefined(line, "model", name, self.section.names("models"))
         model, section = found
         known = self.builder.models.get(id(model))
         if known is None or self.path:
@@ -560,7 +568,7 @@ class Level:
                         f"{head[k + 1]!r} behind the subcircuit {word!r} is no parameter: NAME=VALUE would be read"
                     )
             known = {*self.section.names("subcircuits"), *BUILT_IN, op_amps.NAME}
-            raise line.error(unknown("subcircuit", head[-1], known))
+            raise self.undefined(line, "subcircuit", head[-1], known)
         _ports(line, nodes, head[-1], section.ports)
         copies = self.copies
         if "m" in given and "m" not in section.parameters:

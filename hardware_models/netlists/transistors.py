@@ -12,7 +12,6 @@ from typing import Any
 
 from physics_ep.errors import InputError, unknown_name
 
-from .builder import unknown
 from .lines import Line, pairs, tokens
 from .models import NOMINAL
 from .parts import GATED, GROUND, Group, Part, Parts
@@ -99,7 +98,7 @@ def _model(level: Any, line: Line, name: str) -> tuple[str, dict[str, float]]:
     """Kind of transistor, and the values of its model by the names of `MODEL`."""
     found = level.section.model(name.lower())
     if found is None:
-        raise line.error(unknown("model", name, level.section.names("models")))
+        raise level.undefined(line, "model", name, level.section.names("models"))
     model, section = found
     words = tokens(model.text)
     kind = words[2].lower()

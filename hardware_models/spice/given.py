@@ -16,7 +16,7 @@ from physics_ep.tabular import Tabular
 
 from ..circuits.circuit import Circuit
 from ..netlists import op_amps
-from ..netlists.lines import IGNORED, read_source, text_of
+from ..netlists.lines import IGNORED, beside, read_source, text_of
 from ..netlists.memristors import STATEFUL
 from ..netlists.netlist import load_netlist
 from ..netlists.parts import CHANNELS, Parts
@@ -31,6 +31,8 @@ COURSE = "reltol=1e-6 abstol=1e-14 vntol=1e-9 chgtol=1e-18 trtol=0.1 itl1=1000 i
 """The same for transients, to some 1e-5 of a voltage."""
 STEPS = 2000
 """Steps of ngspice over a transient, at least."""
+TIMES = 20_000
+"""Times of a transient that are compared, at most."""
 FREQUENCIES = 200
 """Frequencies of a sweep that are compared, at most."""
 PASSED_OVER = {f".{name}" for name in IGNORED - {"nodeset", "csparam", "protect", "unprotect"}} | {".end"}
@@ -142,7 +144,8 @@ def compare_netlist(path: str | os.PathLike[str], *, progress: Progress | bool =
     ngspice runs with tighter tolerances than the netlist's own. It has no gmin but the netlist's, or its default
     where leakage alone holds a node. Diodes with IS and N alone follow Shockley's law in both programs
     (`ngspice.reverse_lines`). Blocks .control are not run. Transients are compared after time 0, where ngspice
-    still holds the nodes of .ic.
+    still holds the nodes of .ic, at the times of our steps: a source beside the circuit has its corners there, so
+    that ngspice steps on them and nothing is interpolated.
 
     Parameters
     ----------
@@ -202,12 +205,13 @@ def compare_netlist(path: str | os.PathLike[str], *, progress: Progress | bool =
             start = "initial" if asked.uic else "operating_point"
             course = transient(parts, asked.stop, start=start, rtol=1e-7)
             advance()
+            table, time = course.state[0][:, 0].numpy(), course.time.numpy()
+            keep = np.flatnonzero((time >= asked.start) & (time > 0))
+            keep = keep[np.unique(np.linspace(0, len(keep) - 1, TIMES).round().astype(int))]
+            time, table = time[keep], table[keep]
             step = min(asked.longest or np.inf, asked.stop / STEPS)
             command = f"tran {step!r} {asked.stop!r} 0 {step!r}" + " uic" * asked.uic
-            (plot,) = run_ngspice(lines, [command], options=COURSE + gmin)
-            keep = (course.time.numpy() >= asked.start) & (course.time.numpy() > 0)
-            time = course.time.numpy()[keep]
-            table = course.state[0][:, 0].numpy()[keep]
+            (plot,) = run_ngspice(lines + _corners(time, lines), [command], options=COURSE + gmin)
             by_both = [np.interp(time, plot.columns["time"], plot.columns[f"v({n})"]) for n in shared]
             courses["transient"] = _course("s", time, shared, table, np.stack(by_both, 1), parts)
             advance()
@@ -223,6 +227,16 @@ def compare_netlist(path: str | os.PathLike[str], *, progress: Progress | bool =
             notes.append(".ac has nothing to compare: no source has an amplitude (AC)")
     residual = float(point.residual_si.max())
     return NetlistAgreement(os.fspath(path), shared, ours, theirs, residual, courses, tuple(notes))
+
+
+def _corners(time: np.ndarray, lines: list[str]) -> list[str]:
+    """A source beside the circuit with a corner at each of the times, on which ngspice therefore steps."""
+    text, name = "\n".join(lines).lower(), "times"
+    while name in text:
+        name += "_"
+    levels = [f"{t!r} {k % 2}" for k, t in enumerate(np.unique(time).tolist(), 1)]
+    rows = [" ".join(levels[k : k + 50]) for k in range(0, len(levels), 50)]
+    return [f"V{name} {name} 0 PWL(0 0", *(f"+ {row}" for row in rows), "+ )"]
 
 
 def _reaching(lines: list[str], parts: Parts) -> list[str]:
@@ -290,9 +304,16 @@ def text_for_ngspice(path: str | os.PathLike[str]) -> tuple[list[str], bool]:
 
 
 def _absolute(raw: str, folder: Path) -> str:
-    """An .include or .lib line whose file has its whole path."""
-    found = re.match(r"(\s*\.\w+\s+)(\"[^\"]*\"|'[^']*'|\S+)(.*)", raw)
+    """An .include or .lib line whose file has its whole path; a comment for a library that is not here."""
+    command, _, named = raw.strip().partition(" ")
+    windows = "\\" in named
+    found = re.match(r"(\"[^\"]*\"|'[^']*'" + (r"|.*\\\S*" if windows else "") + r"|\S+)(.*)", named.strip())
     if found is None:
         raise InputError(f"The line {raw[:100]!r} names no file.")
-    name = os.path.expanduser(found[2].strip("\"'"))
-    return f'{found[1]}"{folder / name}"{found[3]}'
+    name, section = os.path.expanduser(found[1].strip("\"'")), found[2].strip()
+    place = folder / name
+    if windows and not os.path.exists(place):
+        place = beside(name, folder) or place
+    if not os.path.exists(place):
+        return f"* {raw}"
+    return f'.include "{place}"' if not section else f'{command} "{place}" {section}'
