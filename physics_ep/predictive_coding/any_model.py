@@ -8,13 +8,15 @@ from typing import Literal, overload
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..blocks import all_finite, is_dense
 from ..errors import InputError, argument_error, described, unknown_name
 from ..physical_system import PhysicalSystem
-from .canonical import layered
+from .canonical import BY_BATCH, NoLayersError, layered
 from .network import ENERGIES, PredictiveCodingNetwork
 from .traced.network import ModuleNetwork
+from .traced.recording import NoInputError
 
 FORMS = ("any", "layers")
 
@@ -116,13 +118,27 @@ def from_module(
         raise argument_error("model", "have all its weights", "one with lazy modules that have not run yet")
     _check_tensors(model, example)
     if form == "layers":
-        return layered(_copied(model), example, energy=energy, gates=gates)
+        if not example.is_floating_point():
+            raise NoLayersError("", "takes whole numbers, which drive no linear map")
+        try:
+            return layered(_copied(model), example, energy=energy, gates=gates)
+        except InputError as error:  # a batch norm that is given one example says nothing of batches
+            by_batch = _by_batch(model) if isinstance(error.__cause__, NoInputError) else None
+            if by_batch is None:
+                raise
+            raise NoLayersError(by_batch, BY_BATCH) from None
     if "parametrizations" in model._modules:
         raise InputError(
             "Argument model must have no parametrised tensors of its own, but has "
             f"{next(iter(model._modules['parametrizations']._modules))!r}: put it into an nn.Sequential."  # type: ignore[union-attr]
         )
     return ModuleNetwork(_copied(model), example, units, gates)
+
+
+def _by_batch(model: nn.Module) -> str | None:
+    """Path of the first batch norm that goes by the statistics of its batch, if there is one."""
+    norms = ((path, m) for path, m in model.named_modules() if isinstance(m, _BatchNorm))
+    return next((path for path, m in norms if m.training or m.running_mean is None), None)
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -202,6 +202,16 @@ def _pool(name: str, dims: int) -> Hold:
     return Hold(lambda args, kwargs, result: None, apply, call)
 
 
+def _pool_with_routes(dims: int) -> Hold:
+    """A max pooling that returns its routes beside the values: the routes themselves are what is kept."""
+
+    def apply(route: Held, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        x = _first(args, kwargs)
+        return x.flatten(-dims).gather(-1, route.flatten(-dims)).view(route.shape), route
+
+    return Hold(lambda args, kwargs, result: result[1], apply)
+
+
 def _order(held: Held, args: Any, kwargs: dict[str, Any]) -> Any:
     """Values and indices of a maximum, a sort or the like along an axis."""
     kind, indices, axis, keepdim = held
@@ -271,6 +281,33 @@ def _mixture(held: Held, args: Any, kwargs: dict[str, Any]) -> Tensor:
     return held * _first(args, kwargs) + (1 - held) * _argument(args, kwargs, 1, "other")
 
 
+def _extremes(args: Any, kwargs: dict[str, Any], result: Any) -> Held:
+    """Shares of each entry in the least and in the largest, of `aminmax`; without an axis, of all entries."""
+    axis, keepdim = kwargs.get("dim"), kwargs.get("keepdim", False)
+    x = _first(args, kwargs)
+    return type(result), axis, keepdim, [_shares((x, axis, keepdim), {}, r) for r in (result.min, result.max)]
+
+
+def _between_extremes(held: Held, args: Any, kwargs: dict[str, Any]) -> Any:
+    kind, axis, keepdim, shares = held
+    return kind(tuple(_over_axes(share, (_first(args, kwargs), axis, keepdim), {}) for share in shares))
+
+
+def _whole_turns(args: Any, kwargs: dict[str, Any], result: Any) -> Held:
+    """How often the divisor was taken off: a whole number, which is held."""
+    x, by = _divided(args, kwargs)
+    return torch.round((x - result) / by)
+
+
+def _divided(args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    return _first(args, kwargs), _argument(args, kwargs, 1, "other", default=1.0)
+
+
+def _rest(held: Held, args: Any, kwargs: dict[str, Any]) -> Any:
+    x, by = _divided(args, kwargs)
+    return x - held * by
+
+
 def _sign(args: Any, kwargs: dict[str, Any], result: Any) -> Held:
     return _first(args, kwargs).sgn()
 
@@ -321,11 +358,15 @@ RULES: dict[str, Hold] = {
     "hardshrink": Hold(lambda a, k, r: r != 0, _passing),
     **{name: Hold(_sign, _signed) for name in ("abs", "absolute", "__abs__")},
     **{f"{a}max_pool{d}d": _pool(f"{a}max_pool{d}d", d) for a in ("", "adaptive_") for d in (1, 2, 3)},
+    **{f"{a}max_pool{d}d_with_indices": _pool_with_routes(d) for a in ("", "adaptive_") for d in (1, 2, 3)},
+    **{f"fractional_max_pool{d}d_with_indices": _pool_with_routes(d) for d in (2, 3)},
     **{name: Hold(_shares, _over_axes) for name in ("amax", "amin")},
+    "aminmax": Hold(_extremes, _between_extremes),
     **{name: Hold(_keep_maximum, _maximum) for name in ("max", "min")},
     **{name: Hold(_larger_share, _mixture) for name in ("maximum", "minimum", "fmax", "fmin")},
-    "median": Hold(_keep_maximum, _maximum),
-    "sort": Hold(_keep_order(1, reduces=False), _order),
+    **{name: Hold(_keep_maximum, _maximum) for name in ("median", "nanmedian")},
+    **{name: Hold(_keep_order(1, reduces=False), _order) for name in ("sort", "cummax", "cummin")},
+    **{name: Hold(_whole_turns, _rest) for name in ("remainder", "fmod", "__mod__", "frac")},
     "topk": Hold(_keep_order(2, reduces=False), _order),
     "kthvalue": Hold(_keep_order(2, reduces=True, keepdim_place=3), _order),
     **dict.fromkeys(STEPS, KEPT),

@@ -166,23 +166,22 @@ class ModuleNetwork(HoldsNoise, EnergySystem):
     def _recorded(self, x: torch.Tensor) -> CallGraph:
         tensors = self.tensors()
         names = {id(t): name for name, t in reversed(tensors.items())}
-        saved = {name: t.detach().clone() for name, t in self.named_buffers()}
         x = x.detach()
-        try:
-            rows = _rows_for_probes(x)
-            batches = [x, rows[:2], rows]
-            found = [record(self.source, names, part.clone()) for part in batches]  # it may write into its input
-            graphs, values = [g for g, _ in found], [v for _, v in found]
-            where, coupled = layouts(graphs, values, [len(part) for part in batches])
-            graph = graphs[0]
-            graph.with_units(choose(graph, where, self._asked))
-            graph.coupled = coupled
+        rows = _rows_for_probes(x)
+        batches = [x, rows[:2], rows]
+        found, changed = [], False
+        for part in batches:
+            with _Restored(self) as buffers:
+                found.append(record(self.source, names, part.clone()))  # it may write into its input
+            changed = changed or buffers.changed
+        graphs, values = [g for g, _ in found], [v for _, v in found]
+        where, coupled = layouts(graphs, values, [len(part) for part in batches])
+        graph = graphs[0]
+        graph.with_units(choose(graph, where, self._asked))
+        graph.coupled = coupled
+        graph.mutates = graph.mutates or changed
+        with _Restored(self):
             self._compare(graph, tensors, rows[torch.arange(len(x)) % 3])
-        finally:
-            with torch.no_grad():
-                for name, t in self.named_buffers():
-                    if not torch.equal(t, saved[name]):
-                        t.copy_(saved[name])
         return graph
 
     def _compare(self, graph: CallGraph, tensors: dict[str, torch.Tensor], x: torch.Tensor) -> None:
@@ -318,6 +317,33 @@ class ModuleNetwork(HoldsNoise, EnergySystem):
     def default_tolerance(self, dtype: torch.dtype) -> float:
         """1e-10 in float64; 1e-2 in float32, 5e-2 in bfloat16, as of `PredictiveCodingNetwork`."""
         return {torch.float64: 1e-10, torch.float32: 1e-2}.get(dtype, 5e-2)
+
+
+class _Restored:
+    """Within, a model may change its buffers, or put others in their place; afterwards they are what they were.
+
+    Attributes
+    ----------
+    changed : bool
+        Whether there was something to restore.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        own = (m._buffers for m in model.modules())
+        self.places = [(b, n, t, t.detach().clone()) for b in own for n, t in b.items() if t is not None]
+        self.changed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with torch.no_grad():
+            for buffers, name, tensor, value in self.places:
+                whole, kept = (t.to_dense() if t.layout != torch.strided else t for t in (tensor, value))
+                if buffers.get(name) is not tensor or not torch.equal(whole, kept):
+                    self.changed = True
+                    buffers[name] = tensor
+                    tensor.copy_(value)
 
 
 def _plain_call(i: int, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -107,7 +107,8 @@ class CallRecorder(TorchFunctionMode):
         """Make a call, and record it if its result is a tensor that depends on the input or on a parameter."""
         tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         known = [t for t in tensors if id(t) in self.numbers or id(t) in self.names]
-        self._check_call(name, args, kwargs, known)
+        self._check_call(func, name, args, kwargs, known)
+        self._keep_constant(name, args, known)
         versions = [t._version for t in tensors]
         before = random_state(self.kept[0].device)
         result = func(*args, **kwargs)
@@ -180,23 +181,65 @@ class CallRecorder(TorchFunctionMode):
     def _record_in_place(
         self, func: Any, name: str, args: Any, kwargs: Any, result: Any, changed: list[torch.Tensor], drew: bool
     ) -> Any:
-        if len(changed) > 1 or "out" in kwargs:
+        target = changed[0]
+        if any(_root(t) is not _root(target) for t in changed) or kwargs.get("out", target) is not target:
             self._refuse(f"calls {name!r}, which writes into a tensor that it is given")
-        (target,) = changed
-        if id(target) in self.names:
+        if id(_root(target)) in self.names:
             self.mutates = True
         if drew and target.is_floating_point():
             with torch.no_grad():
                 target.fill_(1.0)
         partner = OUT_OF_PLACE.get(name)
-        if partner is not None and target is args[0]:
+        if "out" in kwargs:
+            number = self._add(func, name, args, {k: v for k, v in kwargs.items() if k != "out"}, drew)
+        elif partner is not None and target is args[0]:
             number = self._add(partner, name.strip("_").removeprefix("i"), args, kwargs, drew)
         else:
             number = self._add(_InPlace(func, _where(args, target)), name.rstrip("_"), args, kwargs, drew)
-        self.numbers[id(target)] = number
-        self.kept.append(target)
-        self.values[number] = target.detach().clone()
+        self._write(target, number)
         return result
+
+    def _keep_constant(self, name: str, args: Any, known: list[torch.Tensor]) -> None:
+        """Before a call that writes what is known into a tensor of the model's own making (`out = torch.zeros(...);
+        out[:, t] = h`), let what that tensor holds be a constant of the record."""
+        if not known or not _writes(name) or not args or not isinstance(args[0], torch.Tensor):
+            return
+        for t in (_root(args[0]), args[0]):
+            if id(t) not in self.numbers and id(t) not in self.names and t.grad_fn is None:
+                constant = t.detach().clone()
+                self.nodes.append(Node("call", "constant", _Constant(constant), (), {}, "", place()))
+                self.numbers[id(t)] = len(self.nodes) - 1
+                self.kept.append(t)
+
+    def _write(self, target: torch.Tensor, number: int) -> None:
+        """Let a tensor that was written into be a node, and so what shares its memory: what it is a view of, and
+        other views of that."""
+        root = _root(target)
+        self._bind_copy(target, number)
+        if root is not target:
+            if id(root) in self.names:
+                self._referred(root)
+            if id(root) not in self.numbers or not root.is_contiguous():
+                return  # a record that misses a write differs from the model where they are compared
+            number = self._derived("write", _Write(target, root), (Ref(self.numbers[id(root)]), Ref(number)))
+            self._bind_copy(root, number)
+        if not root.is_contiguous():
+            return
+        for view in [t for t in self.kept if t is not target and t is not root and _root(t) is root]:
+            if id(view) in self.numbers:
+                self._bind_copy(view, self._derived("view", _View(view, root), (Ref(number),)))
+
+    def _derived(self, name: str, function: Callable[..., Any], args: tuple[Ref, ...]) -> int:
+        node = Node("call", name, function, args, {}, self.path[-1] if self.path else "", place())
+        node.from_input = any(self.nodes[ref.node].from_input for ref in args)
+        self.nodes.append(node)
+        return len(self.nodes) - 1
+
+    def _bind_copy(self, tensor: torch.Tensor, number: int) -> None:
+        if self.numbers.get(id(tensor)) is None or not any(t is tensor for t in self.kept):
+            self.kept.append(tensor)
+        self.numbers[id(tensor)] = number
+        self.values[number] = tensor.detach().clone()
 
     def _referred(self, value: Any) -> Any:
         def refer(leaf: Any) -> Any:
@@ -213,7 +256,7 @@ class CallRecorder(TorchFunctionMode):
             if leaf.grad_fn is not None:
                 raise HiddenError(
                     "Argument model must compute by functions that torch shows, but does not at "
-                    f"{place()} (torch.jit, torch.func, a library)."
+                    f"{place()} (torch.jit, torch.func, a library, a write into another tensor's memory)."
                 )
             return leaf
 
@@ -221,9 +264,11 @@ class CallRecorder(TorchFunctionMode):
 
     # -- what is refused --------------------------------------------------------------------------------------
 
-    def _check_call(self, name: str, args: Any, kwargs: Any, known: list[torch.Tensor]) -> None:
+    def _check_call(self, func: Any, name: str, args: Any, kwargs: Any, known: list[torch.Tensor]) -> None:
         if not known:
             return
+        if func is torch.autograd.grad:
+            self._refuse("differentiates (torch.autograd.grad) what it computes")
         plain = name.rstrip("_")
         inplace = kwargs.get("inplace") is True or (name.endswith("_") and not name.endswith("__"))
         if plain in ACTIVATIONS and inplace:
@@ -276,6 +321,47 @@ class _InPlace:
         self.function(*own, **kwargs)
         changed: torch.Tensor = own[self.where]
         return changed
+
+
+class _Constant:
+    """What a tensor of the model's own making held before something known was written into it."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        self.value = value
+
+    def __call__(self) -> torch.Tensor:
+        return self.value
+
+
+class _View:
+    """A view of a contiguous tensor, by its place in memory."""
+
+    def __init__(self, view: torch.Tensor, root: torch.Tensor) -> None:
+        self.at = view.shape, view.stride(), view.storage_offset() - root.storage_offset()
+
+    def __call__(self, root: torch.Tensor) -> torch.Tensor:
+        return root.contiguous().as_strided(*self.at)
+
+
+class _Write(_View):
+    """A contiguous tensor after a value was written into a view of it."""
+
+    def __call__(self, root: torch.Tensor, value: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        whole = root.clone(memory_format=torch.contiguous_format)
+        whole.as_strided(*self.at).copy_(value)
+        return whole
+
+
+def _root(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor whose memory a view shares, or the tensor itself."""
+    return tensor if tensor._base is None else tensor._base
+
+
+def _writes(name: str) -> bool:
+    """Whether a function of this name writes into its first argument."""
+    if name.endswith("__"):
+        return name == "__setitem__" or (name.startswith("__i") and name not in ("__index__", "__invert__"))
+    return name.endswith("_")
 
 
 def record(model: nn.Module, names: dict[int, str], x: torch.Tensor) -> tuple[CallGraph, dict[int, torch.Tensor]]:

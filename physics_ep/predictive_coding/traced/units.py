@@ -87,10 +87,12 @@ def layouts(
     first = graphs[0]
     kinds = [[(n.kind, n.name) for n in g.nodes] for g in graphs]
     if kinds[0] != kinds[1] or kinds[1] != kinds[2]:
+        several = zip(*kinds, strict=False)
+        at = next((i for i, calls in enumerate(several) if len(set(calls)) > 1), min(map(len, kinds)) - 1)
         raise argument_error(
             "model",
             "make the same calls for batches of any size",
-            "one whose calls depend on the size of the batch",
+            f"one whose calls depend on the size of the batch, first at {first.nodes[at].place or 'its beginning'}",
         )
     found: dict[int, BatchAxis] = {}
     differ: dict[int, bool] = {}
