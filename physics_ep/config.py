@@ -308,7 +308,8 @@ class OptimizerSection(OpenSection):
     Attributes
     ----------
     name : str
-        A class of torch.optim; all other keys of the section are its options, such as lr.
+        A class of torch.optim; all other keys of the section are its options, such as lr. Left out, the recipe of
+        the system is taken, and the keys given replace those of the recipe.
     groups : dict
         Parameter-name prefix to the options of the parameters whose names begin so (the longest prefix counts).
     """

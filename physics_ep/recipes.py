@@ -1,10 +1,11 @@
 """What a config without a recipe is trained by: that of its system's bundled config for the digits.
 
-A config that names no [optimizer] takes [optimizer] and [scheduler] of NAME-digits, its [ep] unless it has one, and
-epochs and batch size unless it says others. A system learns by steps of the optimizer: where the data have fewer
-examples than the digits, a config that says no epochs takes as many as have the steps of the bundled recipe. One
-that names no sizes takes that system, with as many inputs and outputs as the data have. Systems without a bundled
-config, a model of one's own above all, take `OWN_MODELS`.
+A config that names no optimizer (`optimizer.name`) takes [optimizer], [scheduler] and [ep] of NAME-digits, and
+epochs and batch size unless it says others. Keys that it gives in [optimizer] and [ep] replace those of the recipe
+one by one; rates of single layers keep their ratio to lr. A system learns by steps of the optimizer: where the data
+have fewer examples than the digits, a config that says no epochs takes as many as have the steps of the bundled
+recipe. One that names no sizes takes that system, with as many inputs and outputs as the data have. Systems without
+a bundled config, a model of one's own above all, take `OWN_MODELS`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ OWN_MODELS = {"name": "Adam", "lr": 1e-3}
 """[optimizer] of systems without a bundled config: Adam's steps do not hang on the scale of a cost. torch's own
 default, SGD at 0.001, leaves a new network at chance for tens of epochs."""
 
+SLOWER = 0.4
+"""Learning rate of a recipe for the cross-entropy where targets are measured: the squared error is twice as steep
+at the least, and networks of pcn-digits that learnt it at the whole rate ceased to settle."""
+
 
 def standard(name: str) -> dict[str, Any]:
     """Sections of the bundled config NAME-digits; empty where there is no such config."""
@@ -38,7 +43,7 @@ def standard(name: str) -> dict[str, Any]:
 
 
 def with_recipe(config: Config) -> Config:
-    """The config with the recipe of its system's bundled config, where it names none itself.
+    """The config with the recipe of its system's bundled config, refined by the keys that it gives itself.
 
     Parameters
     ----------
@@ -47,23 +52,52 @@ def with_recipe(config: Config) -> Config:
     Returns
     -------
     Config
-        The same where it has an [optimizer].
+        The same where it names its optimizer.
     """
     if not lacks_recipe(config):
         return config
-    found = standard(config.system.name)
+    found, given = standard(config.system.name), config.as_given()
+    own = given.get("ep") or {}
     if not found:
-        own = config.as_given().get("ep", {})
-        return config.updated(optimizer=OWN_MODELS, ep=_giving_way(own, "beta" in own))
-    given = config.as_given()
+        optimizer = _refined(OWN_MODELS, given.get("optimizer") or {})
+        return config.updated(optimizer=optimizer, ep=_giving_way(own, "beta" in own))
     recipe: dict[str, Any] = {name: found[name] for name in ("optimizer", "scheduler", "ep") if name in found}
-    usual, own = found["system"].get("sizes"), config.system.options.get("sizes", found["system"].get("sizes"))
-    if isinstance(usual, list) and isinstance(own, list):
+    usual, sizes = found["system"].get("sizes"), config.system.options.get("sizes", found["system"].get("sizes"))
+    if isinstance(usual, list) and isinstance(sizes, list):
         groups = recipe["optimizer"].get("groups", {})
-        recipe["optimizer"] = {**recipe["optimizer"], "groups": _spread(groups, len(usual) - 1, len(own) - 1)}
+        recipe["optimizer"] = {**recipe["optimizer"], "groups": _spread(groups, len(usual) - 1, len(sizes) - 1)}
     pace = {key: value for key, value in found.get("training", {}).items() if key in PACE}
-    ep = _giving_way(given["ep"] if "ep" in given else recipe.get("ep", {}), "beta" in given.get("ep", {}))
-    return parse_config({**recipe, **given, "ep": ep, "training": {**pace, **given.get("training", {})}})
+    ep = dict(recipe.get("ep", {}))
+    if own.get("cost", ep.get("cost")) != ep.get("cost"):
+        ep.pop("target", None)  # of the squared error alone
+    refined = {
+        "optimizer": _refined(recipe["optimizer"], given.get("optimizer") or {}),
+        "ep": _giving_way({**ep, **own}, "beta" in own),
+        "training": {**pace, **(given.get("training") or {})},
+    }
+    return parse_config({**recipe, **given, **refined})
+
+
+def _refined(optimizer: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """[optimizer] of a recipe with the keys that a config gives.
+
+    Rates of groups of parameters keep their ratio to lr: they are what a layer bears beside the others.
+    """
+    groups: dict[str, dict[str, Any]] = {k: dict(v) for k, v in optimizer.get("groups", {}).items()}
+    ratio = _ratio(own.get("lr"), optimizer.get("lr"))
+    for options in groups.values():
+        if ratio is not None and "lr" in options:
+            options["lr"] *= ratio
+    for prefix, options in (own.get("groups") or {}).items():
+        groups[prefix] = {**groups.get(prefix, {}), **options}
+    return {**optimizer, **own, **({"groups": groups} if groups else {})}
+
+
+def _ratio(own: Any, usual: Any) -> float | None:
+    """Quotient of two learning rates; None where either is none, or the first is no number (torch refuses it)."""
+    if isinstance(own, bool) or not isinstance(own, int | float) or not usual:
+        return None
+    return float(own / usual)
 
 
 def _giving_way(ep: dict[str, Any], asked: bool) -> dict[str, Any]:
@@ -109,7 +143,20 @@ def with_mercy(config: Config, examples: int) -> Config:
 
 def lacks_recipe(config: Config) -> bool:
     """Whether the config leaves the optimizer and EP's options to its system's recipe."""
-    return "optimizer" not in config.model_fields_set
+    return "name" not in config.optimizer.model_fields_set
+
+
+def told_rate(config: Config) -> str:
+    """The learning rate of the system's recipe, in words, where a config has that recipe with another one; or
+    empty."""
+    usual, own = standard(config.system.name).get("optimizer", OWN_MODELS), config.optimizer
+    rest = {key: value for key, value in usual.items() if key not in ("name", "lr", "groups")}
+    lr, rate = own.options.get("lr"), usual.get("lr")
+    others = {key: value for key, value in own.options.items() if key not in ("lr", "groups")}
+    if own.name != usual["name"] or others != rest or not isinstance(lr, int | float) or rate is None:
+        return ""
+    name = f"{config.system.name}-digits" if standard(config.system.name) else "the usual recipe"
+    return "" if lr in (rate, SLOWER * rate) else f"{name} has {rate:.3g}"
 
 
 def lacks_sizes(config: Config) -> bool:
@@ -154,9 +201,10 @@ def told_recipe(config: Config) -> str:
     beta = f"{ep.beta} or lower" if ep.lower_beta else ep.beta
     sizes = config.system.options.get("sizes")
     shown = "-".join(map(str, sizes)) if isinstance(sizes, list) else None
+    rate = told_rate(config)
     parts = [
         " ".join(filter(None, (config.system.name, shown, "on", config.data.name))),
-        _options(config.optimizer.name, config.optimizer.options),
+        _options(config.optimizer.name, config.optimizer.options) + (f" ({rate})" if rate else ""),
         *([] if config.scheduler is None else [_options(config.scheduler.name, config.scheduler.options)]),
         f"{training.epochs} epochs of batches of {training.batch_size}",
         f"{ep.scheme}, beta {beta}, {ep.cost}" if ep.estimator == "ep" else f"backprop, {ep.cost}",

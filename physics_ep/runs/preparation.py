@@ -23,7 +23,16 @@ from ..nudging import Nudge
 from ..physical_system import PhysicalSystem
 from ..placement import DTYPES, require_memory, require_weights, resolve_device, resolve_dtype
 from ..progress import SILENT, Progress
-from ..recipes import lacks_epochs, lacks_recipe, lacks_sizes, with_mercy, with_recipe, with_sizes, with_steps
+from ..recipes import (
+    SLOWER,
+    lacks_epochs,
+    lacks_recipe,
+    lacks_sizes,
+    with_mercy,
+    with_recipe,
+    with_sizes,
+    with_steps,
+)
 from ..registry import accepts, build_system, load, systems
 from ..storage.opening import open_run
 from ..storage.outputs import as_asked
@@ -41,10 +50,6 @@ WEIGHT_COPIES = 5
 
 KEPT, KEPT_BYTES = 256, 2**23
 """Test examples, and bytes of them, that a run file keeps of data from Python: a batch for figures and judges."""
-
-SLOWER = 0.4
-"""Learning rate of a recipe for the cross-entropy where targets are measured: the squared error is twice as steep
-at the least, and networks of pcn-digits that learnt it at the whole rate ceased to settle."""
 
 
 def with_arguments(
@@ -510,7 +515,7 @@ def completed(config: Config, data: Data | None = None, progress: Progress | boo
         if not sized:
             raise argument_error("system.sizes", "be given for data that are streamed", "left out")
         return found
-    asks = "ep" not in config.model_fields_set and not found.ep.new_cost().measures
+    asks = "cost" not in config.ep.model_fields_set and not found.ep.new_cost().measures
     paced = not lacks_epochs(config)
     if sized and not asks and paced:
         return found
@@ -521,7 +526,8 @@ def completed(config: Config, data: Data | None = None, progress: Progress | boo
     if not sized:
         found = with_sizes(found, examples.train_x[0].numel(), examples.n_outputs)
     if asks and examples.n_classes is None:
-        rates = {key: SLOWER * rate for key, rate in found.optimizer.options.items() if key == "lr"}
+        left = "lr" not in config.optimizer.options
+        rates = {key: SLOWER * rate for key, rate in found.optimizer.options.items() if key == "lr" and left}
         found = found.updated(ep={"cost": SquaredError.name}, optimizer=rates)
     return found
 

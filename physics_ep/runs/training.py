@@ -35,6 +35,7 @@ from ..physical_system import PhysicalSystem
 from ..placement import require_room, resolve_device, resolve_dtype, threads, work_in
 from ..progress import SILENT, Progress, task
 from ..ranks import in_step, join_group, meet, rank, summed, world_size
+from ..recipes import told_rate
 from ..stillness import require_trained
 from ..storage.files import checked_path
 from ..storage.opening import open_run
@@ -481,7 +482,7 @@ class _Trainer:
         count = f"{seen.skipped} of the first {seen.examples}" + (f"; {seen.reason}" if seen.reason else "")
         return TrainingStoppedError(
             f"training stopped in epoch {len(self.rows) + 1}: {limit} ({count}); {self._remedy()}, or start anew "
-            "with a smaller lr or beta, or more ep.max_iterations"
+            f"with {self._smaller_rate()} or beta, or more ep.max_iterations"
         )
 
     def _added(self, seen: Epoch, step: StepLike, labels: torch.Tensor) -> tuple[int, int]:
@@ -504,7 +505,12 @@ class _Trainer:
             )
         broken = [name for name, p in self.system.named_parameters() if not all_finite(p.detach())]
         if broken:
-            raise self._stopped(f"{broken[0]} has become NaN or infinite; start anew with a smaller lr")
+            raise self._stopped(f"{broken[0]} has become NaN or infinite; start anew with {self._smaller_rate()}")
+
+    def _smaller_rate(self) -> str:
+        """What to begin anew with; the recipe's rate where another was asked for."""
+        lr, usual = self.config.optimizer.options.get("lr"), told_rate(self.config)
+        return f"a smaller lr ({lr:.3g} was asked for, {usual})" if usual else "a smaller lr"
 
     def _stopped(self, why: str) -> TrainingStoppedError:
         return TrainingStoppedError(f"training stopped in epoch {len(self.rows) + 1}: {why}; {self._remedy()}")

@@ -81,7 +81,7 @@ def test_sizes_are_those_of_the_data(flowers: Path) -> None:
 
 def test_a_config_that_names_its_optimizer_is_left_alone() -> None:
     for given in (
-        {"system": {"name": "hopfield", "sizes": [4, 3]}, "optimizer": {"lr": 0.3}},
+        {"system": {"name": "hopfield", "sizes": [4, 3]}, "optimizer": {"name": "SGD", "lr": 0.3}},
         {"system": {"name": "vgg5", "num_classes": 3}, "optimizer": {"name": "SGD"}},
         *(load_config(name).as_given() for name in bundled()),
     ):
@@ -95,9 +95,40 @@ def test_what_a_config_says_goes_before_the_recipe() -> None:
         {"system": {"name": "pcn", "sizes": [4, 3]}, "ep": {"beta": 0.2}, "training": {"epochs": 3}}
     )
     found = with_recipe(config)
-    assert (found.ep.beta, found.ep.cost, found.training.epochs) == (0.2, "squared_error", 3)
+    assert (found.ep.beta, found.ep.cost, found.training.epochs) == (0.2, "cross_entropy", 3)
     assert found.optimizer.options["lr"] == 0.05
     assert "3 epochs" in told_recipe(found)
+
+
+def test_a_key_refines_the_recipe_and_does_not_drop_it() -> None:
+    """If this fails, `--set optimizer.lr=0.02` trains by another optimizer, without momentum, schedule and beta."""
+    whole = with_recipe(parse_config({"system": {"name": "hopfield", "sizes": [4, 8, 3]}}))
+    found = with_recipe(load_config({"system": {"name": "hopfield", "sizes": [4, 8, 3]}}, ["optimizer.lr=0.02"]))
+    assert found.optimizer.options == {**whole.optimizer.options, "lr": 0.02}
+    assert (found.scheduler, found.ep) == (whole.scheduler, whole.ep)
+    assert found.optimizer.groups == {"layers.1.": {"lr": pytest.approx(0.004)}}  # a fifth of lr, as in the recipe
+    assert "SGD lr 0.02 momentum 0.9 nesterov True (hopfield-digits has 0.1)" in told_recipe(found)
+    assert "digits has" not in told_recipe(whole)
+    own = {"lr": 0.02, "groups": {"layers.1.": {"lr": 0.5}}}
+    named = with_recipe(parse_config({"system": {"name": "hopfield", "sizes": [4, 8, 3]}, "optimizer": own}))
+    assert named.optimizer.groups == {"layers.1.": {"lr": 0.5}}
+    resistive = {"system": {"name": "resistive", "sizes": [4, 8, 3]}}
+    usual = load_config("resistive-digits").ep
+    nudged = with_recipe(load_config(resistive, ["ep.beta=1e-5"]))
+    assert nudged.ep.model_dump() == {**usual.model_dump(), "beta": 1e-5}
+    assert with_recipe(load_config(resistive, ["ep.cost=cross_entropy"])).ep.target == 1.0
+    model = with_recipe(load_config({"system": {"name": "vgg5"}}, ["optimizer.lr=0.01"]))
+    assert (model.optimizer.name, model.optimizer.options) == ("Adam", {"lr": 0.01})
+    data = (FEATURES, 0.1 * FEATURES[:, :2])
+    measured = completed(load_config({"system": {"name": "pcn"}}, ["optimizer.lr=0.03", "ep.beta=0.1"]), data)
+    assert (measured.optimizer.options["lr"], measured.ep.cost) == (0.03, "squared_error")
+
+
+@pytest.mark.full
+def test_a_rate_of_ones_own_is_told_where_it_diverges() -> None:
+    config = {"system": {"name": "hopfield", "sizes": [4, 8, 3]}, "training": {"epochs": 3}}
+    with pytest.raises(RuntimeError, match=r"lr \(1e\+12 was asked for, hopfield-digits has 0.1\)"):
+        train(config, overrides=["optimizer.lr=1e12"], data=(FEATURES, KINDS))
 
 
 def test_rates_of_layers_keep_their_layer() -> None:

@@ -47,7 +47,7 @@ def test_the_strength_is_that_of_the_run(beta: float | str, tmp_path: Path) -> N
         "system": {"name": "hopfield", "sizes": [3, 3]},
         "ep": {"beta": beta, "cost": "squared_error", "target": 0.5},
         "training": {"epochs": 1},
-        "optimizer": {"lr": 0.01},
+        "optimizer": {"name": "SGD", "lr": 0.01},
     }
     train(config, data=(x, labels, x, labels), out=tmp_path / "run.h5")
     found, nudge = nudge_of(tmp_path / "run.h5")

@@ -35,7 +35,7 @@ Y = X @ MAP + np.array([40.0, -7.0])
 LINEAR: dict[str, Any] = {
     "system": {"name": "pcn", "sizes": [3, 2], "activation": "linear"},
     "training": {"epochs": 20, "batch_size": 24},
-    "optimizer": {"lr": 0.5},
+    "optimizer": {"name": "SGD", "lr": 0.5},
     "ep": {"beta": 0.1},
 }
 """A network of one linear layer: what it learns by the squared error is linear least squares."""
@@ -87,7 +87,9 @@ def test_misses_are_told_alike_whatever_the_outputs_are(table: Path, scaling: st
         data = {"name": "csv", "file": str(table), "target": ["force", "heat"], "target_scaling": scaling}
         ep = {"beta": 0.1, "cost": "squared_error", "target": target}
         training = {"epochs": 1, "batch_size": 96}
-        found.append(train({**LINEAR, "data": data, "ep": ep, "training": training, "optimizer": {"lr": 0.0}}))
+        found.append(
+            train({**LINEAR, "data": data, "ep": ep, "training": training, "optimizer": {"name": "SGD", "lr": 0.0}})
+        )
     for result, target in zip(found, (1.0, 0.25), strict=True):
         set_ = load_dataset(result.config.data)
         with torch.no_grad():
@@ -220,7 +222,7 @@ def test_arrays_are_as_a_file_of_them(tmp_path: Path) -> None:
         "system": {"name": "hopfield", "sizes": [3, 6, 3]},
         "data": {"name": "npz", "file": str(tmp_path / "own.npz")},
         "training": {"epochs": 2},
-        "optimizer": {"lr": 0.1},
+        "optimizer": {"name": "SGD", "lr": 0.1},
     }
     wanted = train(config)
     plain = {key: value for key, value in config.items() if key != "data"}
@@ -295,7 +297,7 @@ def python_run(tmp_path: Path) -> tuple[Path, tuple[np.ndarray, np.ndarray]]:
     config = {
         "system": {"name": "pcn", "sizes": [3, 6, 3], "activation": "relu"},
         "training": {"epochs": 2},
-        "optimizer": {"lr": 0.1},
+        "optimizer": {"name": "SGD", "lr": 0.1},
     }
     train(config, data=data, out=tmp_path / "run.h5")
     return tmp_path / "run.h5", data
@@ -363,7 +365,7 @@ def test_learning_in_place_takes_arrays_and_loaders() -> None:
     config = {
         "system": {"name": "pcn", "sizes": [3, 6, 3], "activation": "relu"},
         "training": {"epochs": 1},
-        "optimizer": {"lr": 0.05},
+        "optimizer": {"name": "SGD", "lr": 0.05},
     }
     loaders = tuple(DataLoader(TensorDataset(x[a:b], y[a:b]), batch_size=16) for a, b in ((0, 32), (32, 48)))
     arrays = learn_in_situ(config, data=(x[:32], y[:32], x[32:], y[32:]))

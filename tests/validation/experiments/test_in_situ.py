@@ -54,7 +54,11 @@ def test_a_table_goes_on_with_its_own_examples_alone(tmp_path: Path) -> None:
     """Instances that learned other examples stand under the name of these."""
     x, y = torch.rand(12, 3, generator=torch.Generator().manual_seed(1)), torch.arange(12) % 3
     options: dict[str, Any] = {
-        "config": {"system": {"name": "pcn", "sizes": [3, 3]}, "training": {"epochs": 1}, "optimizer": {"lr": 0.1}},
+        "config": {
+            "system": {"name": "pcn", "sizes": [3, 3]},
+            "training": {"epochs": 1},
+            "optimizer": {"name": "SGD", "lr": 0.1},
+        },
         "out": tmp_path / "r.h5",
     }
     first = learn_in_situ(data=(x[:8], y[:8], x[8:], y[8:]), **options)
