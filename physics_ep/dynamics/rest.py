@@ -18,6 +18,7 @@ from ..blocks import State, largest
 from ..errors import InputError
 from ..physical_system import Phase
 from ..relaxation.loop import phase_tolerance
+from ..storage.outputs import as_asked
 from .flows import Inertial
 from .integrators import TABLEAUS, Points, SaturatedError, TooLongStepsError, adaptive_steps
 from .motion import Motion
@@ -30,6 +31,8 @@ LONGEST = 1e9
 """Time constants after which nobody waits for rest."""
 STIFF = TABLEAUS["tr_bdf2"]
 """Method that goes on to rest."""
+WINDOW, TURNS = 20, 6
+"""Steps in which a residual has found no smaller value and turned so often, where rounding alone moves it."""
 SHARE = 1e-3
 """Part of the nudge's own force under which that of a start without the nudge does no harm to a nudged course."""
 
@@ -74,8 +77,7 @@ def points_to_rest(
             raise
         failed = error
     # A displacement moves by forces that are as exact as the state is.
-    state = motion.observe(w, motion.velocity(w)).state
-    atol = max(atol, 16 * torch.finfo(w[0].dtype).eps * float(largest(state).max()))
+    atol = max(atol, least_error(motion, w, motion.velocity(w)))
     steps = adaptive_steps(motion, w, LONGEST / SPAN * span, 1, STIFF, rtol, atol, begin=time, reach=span)
     try:
         for point in itertools.islice(steps, skipped, FURTHER + 1):
@@ -84,6 +86,51 @@ def points_to_rest(
     except TooLongStepsError as error:
         if time < span:
             raise failed or error from None
+
+
+class Floor:
+    """Whether the residuals of a course that waits for rest go up and down where the errors of its steps keep them.
+
+    Steps cannot be more exact than the numbers that they are made of. The floor is reached where the largest residual
+    of the last `WINDOW` steps found no smaller value, turned often, and is no larger than what a displacement by the
+    error that a step may make changes.
+
+    Attributes
+    ----------
+    reached : bool
+    """
+
+    def __init__(self, motion: Motion) -> None:
+        self.motion, self.reached = motion, False
+        self.seen: list[float] = []
+
+    def see(self, w: State, velocity: State, residual: torch.Tensor) -> bool:
+        """Whether the floor is reached with one more point, its velocity and residuals (B,)."""
+        self.seen.append(float(residual.max()))
+        last, before = self.seen[-WINDOW:], self.seen[:-WINDOW]
+        if len(before) < WINDOW or not min(last) >= 0.9 * min(before):
+            return False
+        rises = [b > a for a, b in itertools.pairwise(last)]
+        if sum(a != b for a, b in itertools.pairwise(rises)) < TURNS:
+            return False
+        off = least_error(self.motion, w, velocity)
+        draws = torch.Generator().manual_seed(0)
+        moved = tuple(s + off * (2 * torch.randint(2, s.shape, generator=draws) - 1).to(s) for s in w)
+        change = largest(tuple(a - b for a, b in zip(self.motion.velocity(moved), velocity, strict=True)))
+        self.reached = bool((largest(velocity) <= 4 * change).all())
+        return self.reached
+
+    def words(self, dtype: torch.dtype) -> str:
+        """What ended the fall, and what goes further."""
+        name, last = str(dtype).removeprefix("torch."), self.seen[-WINDOW:]
+        way = as_asked("--dtype float64", "system.double() with x.double()")
+        more = f"float64 goes further ({way})" if dtype != torch.float64 else "no longer course comes nearer"
+        return f"Rounding of {name} ends the fall of the residual at {min(last):.1g} to {max(last):.1g}: {more}."
+
+
+def least_error(motion: Motion, w: State, velocity: State) -> float:
+    """Error of a step that rounding makes, in the unit of the state."""
+    return 16 * torch.finfo(w[0].dtype).eps * float(largest(motion.observe(w, velocity).state).max())
 
 
 def tolerance_of(phase: Phase) -> float:

@@ -29,6 +29,7 @@ from .rest import (
     FURTHER,
     SPAN,
     STIFF,
+    Floor,
     NotAtRestWarning,
     never_rests,
     of_nudge,
@@ -79,7 +80,8 @@ def simulate(
         Duration, in the system's `time_unit`. Without it the course goes on until it is at rest: until each
         example's residual is within `Trajectory.tolerance`, what `relax` asks for. It lasts 20 of the system's time
         constants at least. Beyond them, and where the equal steps of the default method are too long for what
-        moves fastest, TR-BDF2 takes steps by `rtol` and `atol`, at most 1000, up to 1e9 time constants. With
+        moves fastest, TR-BDF2 takes steps by `rtol` and `atol`, at most 1000, up to 1e9 time constants; fewer where
+        rounding ends the residual's fall above the tolerance. With
         `steps`, at a temperature (noise never rests) and for inertia without friction it is 20 time constants,
         whatever the residual.
     nudge : Nudge, optional
@@ -217,6 +219,7 @@ class Simulation:
         self.duration = self.span if course.duration is None else course.duration
         self.method, self.count = course.method, course.count(system, self.duration)
         self.doubts: list[str] = []
+        self.floor: Floor | None = None
         self._warned = 0
         self.weights = Weights(system)
         with torch.no_grad(), self.weights:
@@ -267,7 +270,7 @@ class Simulation:
         settled, every, state = self.course.stop_when_settled, self.course.every, self.begun
         peak: torch.Tensor | None = None
         row: TrajectoryRow | None = None
-        kept, rested, further = True, False, 0
+        kept, rested, floored, further = True, False, False, 0
         with torch.no_grad(), self.weights:
             try:
                 for time, w, velocity in _reported(self.points(), self.duration, progress):
@@ -277,13 +280,17 @@ class Simulation:
                     done = settled is not None and bool((residual <= settled * peak).all())
                     if self.waits and time >= self.span * (1 - 1e-12):
                         rested = bool((residual <= self.tolerance).all())
+                        self.floor = self.floor or Floor(self.motion)
+                        floored = not rested and self.floor.see(w, velocity, residual)
                     # Steps within the duration are counted where they are made; those beyond it here.
                     further += time > self.duration * (1 + 1e-12)
-                    kept = further % every == 0 or done or rested
+                    kept = further % every == 0 or done or rested or floored
                     if kept:
                         recorder.append(row)
                     if done or rested:
                         return state
+                    if floored:
+                        break
             except TooLongStepsError as error:
                 raise of_nudge(error, self.motion.phase) from None
         assert row is not None
@@ -324,6 +331,8 @@ class Simulation:
         """Why the course stopped where it did, and what helps."""
         if never_rests(self.motion):
             return "Inertia without friction never rests: give a friction above 0."
+        if self.floor is not None and self.floor.reached:
+            return self.floor.words(self.begun[0].dtype)
         if not self.waits:
             return "Given steps end there: leave `steps` out, or give a duration with them."
         return (

@@ -167,3 +167,22 @@ def test_steps_that_a_nudge_makes_too_long_name_it() -> None:
     phases = OscillatorNetwork([4, 3, 2], seed=0)
     with pytest.raises(InputError, match=r"steps must be more.* nudged with beta = 1e\+05, .* lower beta"):
         simulate(phases, x, 20.0, Nudge(SquaredError(), y, 1e5), relax(phases, x).state)
+
+
+@pytest.mark.full
+def test_rounding_ends_a_course_and_is_named() -> None:
+    """Stiff couplings in float32: no longer course comes nearer to rest, and float64 does. A course that had not
+    stopped there took 1000 steps, and its warning told of oscillations."""
+    net = OscillatorNetwork([64, 64, 10], seed=0)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(60)
+    x = torch.rand(4, 64, generator=torch.Generator().manual_seed(0))
+    words = r"Rounding of float32 ends the fall .* float64 goes further \(system.double\(\) with x.double\(\)\)"
+    with pytest.warns(NotAtRestWarning, match=words):
+        course = simulate(net, x)
+    assert not bool(course.at_rest.any())
+    assert len(course.time) < 300
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert bool(simulate(net.double(), x.double()).at_rest.all())
