@@ -14,6 +14,9 @@ from ..netlists.parts import Parts
 from ..netlists.resting import with_states
 from .power import CircuitPower
 
+STILL = 1e-6
+"""Share of the largest voltage, current or state that one which is at rest moves by within a whole course."""
+
 
 @dataclass(frozen=True, repr=False)
 class CircuitTrajectory(Trajectory):
@@ -63,6 +66,23 @@ class CircuitTrajectory(Trajectory):
     memristors: tuple[str, ...] = ()
     states: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     memristor_currents: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+    @property
+    def at_rest(self) -> torch.Tensor:
+        """Bool (B,): whether node voltages, branch currents and memristors stand still at the end.
+
+        They do where, at the speed of the last step, each would change within the duration of the course by less
+        than 1e-6 of the largest of its kind.
+        """
+        still = torch.ones(self.residual.shape[1], dtype=torch.bool)
+        if len(self.time) < 2:
+            return ~still
+        times = float(self.time[-1] - self.time[0]) / float(self.time[-1] - self.time[-2])
+        for values in (self.state[0], self.currents, self.states):
+            if values.numel():
+                change = (values[-1] - values[-2]).abs().amax(-1)
+                still &= times * change <= STILL * values.abs().amax((0, -1))
+        return still
 
     def voltage(self, node: str) -> torch.Tensor:
         """Course of a node's voltage, (T, B) volts."""

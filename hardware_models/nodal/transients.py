@@ -92,12 +92,14 @@ def transient(
         Seconds.
     inputs : array_like (B, n_voltage_sources), optional
         Volts of the voltage sources; those with a waveform follow it all the same. Default: the parts' own, B = 1.
-    start : 'initial', 'zero', 'operating_point', or array_like (B, n_nodes)
+    start : 'initial', 'zero', 'operating_point', CircuitTrajectory, or array_like (B, n_nodes)
         Capacitors at their initial voltages (IC=, or what .ic says of their nodes), without charge where there is
         none, and inductors at their initial currents (IC=), else without: SPICE's UIC; all without charge and
         current; at rest at what sources are before time 0, under the nudge where there is one, nodes of .ic held at
-        their voltages, as SPICE starts without UIC; or charged to what lies across them at these node voltages
-        (ground's first). Whatever has no capacitor follows from that.
+        their voltages, as SPICE starts without UIC; as they are at the end of a course of the same circuit, with
+        the currents of its inductors and the states of its memristors; or charged to what lies across them at these
+        node voltages (ground's first), inductors without current. Whatever has no capacitor follows from that.
+        Waveforms begin at their time 0 in each course.
     nudge : Nudge with SquaredError or a multiple of it, or (node names, targets, beta), optional
         A conductance beta, siemens, from each output node to a source at its target, volts.
     method : str
@@ -140,9 +142,8 @@ def transient(
     held = nudging(parts, _conductances(circuit, nudge))
     waves = Waveforms(parts, None if inputs is None else volts, duration)
     stepper = Stepper(parts, held, METHODS[method], rtol, atol, by_part, waves.longest)
-    batch = max(
-        len(volts), len(held.targets) if held else 1, 1 if isinstance(start, str) else len(np.atleast_2d(start))
-    )
+    begun = 1 if isinstance(start, str) else len(_voltages(start))
+    batch = max(len(volts), len(held.targets) if held else 1, begun)
     first = _beginning(parts, held, waves, start, batch, stepper)
     kept = [first]
     with ExitStack() as opened:
@@ -206,23 +207,47 @@ def _beginning(
             return stepper.point(0.0, z, np.zeros((batch, len(stepper.equations.capacitance))), began)
     elif isinstance(start, str):
         if start not in ("initial", "zero"):
-            must = "be 'initial', 'zero', 'operating_point' or node voltages"
+            must = "be 'initial', 'zero', 'operating_point', a course or node voltages"
             raise argument_error("start", must, repr(start))
         if start == "initial":
             charges = initial_charges(parts)
             z[:, coils] = [inductor.initial.get(name, 0.0) for name in inductor.names]
     else:
-        try:
-            given = np.atleast_2d(np.asarray(start).astype(np.float64))
-        except (TypeError, ValueError):
-            must = "be 'initial', 'zero', 'operating_point' or node voltages"
-            raise argument_error("start", must, type(start).__name__) from None
-        n = len(parts.nodes)
+        given, n = _voltages(start), len(parts.nodes)
+        if isinstance(start, CircuitTrajectory):
+            _require_same(start, stepper)
         if given.ndim != 2 or given.shape[1] != n or len(given) not in (1, batch) or not np.isfinite(given).all():
             raise argument_error("start", f"hold finite voltages of shape ({batch}, {n})", given.shape)
         z[:, 1:n] = given[:, 1:]
+        if isinstance(start, CircuitTrajectory):
+            z[:, stepper.equations.flows] = start.currents[-1]
+            z[:, stepper.equations.states] = start.states[-1]
     z, charging = consistent(parts, held, stepper, z, began, waves.edges[-1], charges)
     return stepper.point(0.0, z, charging, began)
+
+
+def _voltages(start: Any) -> Array:
+    """Node voltages of a start that is no word, (B, nodes)."""
+    try:
+        given = start.state[0][-1] if isinstance(start, CircuitTrajectory) else start
+        return np.atleast_2d(np.asarray(given).astype(np.float64))
+    except (TypeError, ValueError):
+        must = "be 'initial', 'zero', 'operating_point', a course or node voltages"
+        raise argument_error("start", must, type(start).__name__) from None
+
+
+def _require_same(course: CircuitTrajectory, stepper: Stepper) -> None:
+    """Refuse a course of a circuit with other nodes, branches or memristors."""
+    equations = stepper.equations
+    branches = equations.branches[: equations.flows.stop - equations.flows.start]
+    for what, theirs, own in (
+        ("nodes", course.nodes, equations.parts.nodes),
+        ("branches", course.branches, branches),
+        ("memristors", course.memristors, equations.memristors.names),
+    ):
+        if tuple(theirs) != tuple(own):
+            must = f"be a course of this circuit, with its {what} ({', '.join(own) or 'none'})"
+            raise argument_error("start", must, ", ".join(theirs) or "without any")
 
 
 def initial_charges(parts: Parts) -> Array:

@@ -91,9 +91,9 @@ def points_to_rest(
 class Floor:
     """Whether the residuals of a course that waits for rest go up and down where the errors of its steps keep them.
 
-    Steps cannot be more exact than the numbers that they are made of. The floor is reached where the largest residual
-    of the last `WINDOW` steps found no smaller value, turned often, and is no larger than what a displacement by the
-    error that a step may make changes.
+    Steps cannot be more exact than the numbers that they are made of. The floor is reached where the largest
+    residual of the last `WINDOW` steps found no smaller value, turned often, and is no larger than what a
+    displacement by the error that a step may make changes.
 
     Attributes
     ----------

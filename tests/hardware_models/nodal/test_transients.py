@@ -481,7 +481,7 @@ def test_some_rows_are_kept_and_progress_is_told() -> None:
         ({"max_steps": 3}, "Argument max_steps must be larger, but was 3"),
         (
             {"start": "cold"},
-            "Argument start must be 'initial', 'zero', 'operating_point' or node voltages, but was 'cold'.",
+            "start must be 'initial', 'zero', 'operating_point', a course or node voltages, but was 'cold'.",
         ),
         ({"start": [[0.0, 1.0]]}, "Argument start must hold finite voltages of shape (1, 3)"),
         ({"inputs": [[1.0, 2.0]]}, "Argument sources must have the shape (B, 1)"),
@@ -501,3 +501,43 @@ def test_waveforms_must_go_forward() -> None:
     parts = circuit(wave((0.0, 0.0), (2.0, 1.0), (1.0, 0.0)), ohms("R", "in", "0", KILO))
     with pytest.raises(InputError, match=r"waveform of 'V' must have times that do not fall"):
         transient(parts, 1.0)
+
+
+def test_a_course_goes_on_with_the_currents_of_its_coils() -> None:
+    """A nudged course after a free one: closed form of the linear equations of coil and capacitor, by expm.
+
+    Started from node voltages alone the coil has no current, and the course is another.
+    """
+    resistance, inductance, capacity, pull, target = 50.0, 1e-3, 1e-7, 2e-3, 0.4
+    parts = circuit(
+        source(1.0),
+        ohms("R1", "in", "a", resistance),
+        ("L1", "inductor", ("a", "out"), (inductance,)),
+        farads("C1", "out", "0", capacity),
+        ohms("R2", "out", "0", 1e4),
+    )
+    first = transient(parts, 1.3e-5, start="zero", rtol=1e-9, atol=1e-12)
+    nudge = (["out"], [[target]], pull)
+    second = transient(parts, 2e-5, start=first, nudge=nudge, rtol=1e-9, atol=1e-12)
+    leak = 1e-4
+
+    def moved(state: np.ndarray, time: float, shunt: float, level: float) -> np.ndarray:
+        """Coil's current and capacitor's voltage some time later."""
+        matrix = np.array([[-resistance / inductance, -1 / inductance], [1 / capacity, -(leak + shunt) / capacity]])
+        rest = np.linalg.solve(matrix, -np.array([1 / inductance, shunt * level / capacity]))
+        return rest + expm(matrix * time) @ (state - rest)
+
+    middle = moved(np.zeros(2), 1.3e-5, 0.0, 0.0)
+    end = moved(middle, 2e-5, pull, target)
+    coil = first.branches.index("L1")
+    assert float(second.currents[0, 0, coil]) == pytest.approx(middle[0], rel=1e-6)
+    assert float(second.currents[-1, 0, coil]) == pytest.approx(end[0], rel=1e-5)
+    assert float(second.voltage("out")[-1, 0]) == pytest.approx(end[1], rel=1e-6)
+    without = transient(parts, 2e-5, start=first.state[0][-1], nudge=nudge)
+    assert abs(float(without.voltage("out")[-1, 0]) - end[1]) > 0.1 * abs(end[1])
+    assert not bool(second.at_rest.any())
+    assert bool(transient(parts, 5e-3, start=second).at_rest.all())
+    assert bool(transient(parts, 1e-5, start="operating_point").at_rest.all())
+    other = circuit(source(1.0), ohms("R1", "in", "out", resistance), farads("C1", "out", "0", capacity))
+    with pytest.raises(InputError, match="start must be a course of this circuit, with its nodes"):
+        transient(other, 1e-5, start=first)
