@@ -337,6 +337,8 @@ def simulate(
     report.table(f"{system}, beta {figures['beta']:g}: {out}", columns, rows)
     if found.cells:
         report.say_wrapped(f"cells: {found.cells}")
+    if found.examples_told:
+        report.say_wrapped(f"examples: {found.examples_told}.")
     report.say("time to 1 %: from then on the force stays below 1 % of its peak, in the slowest example.")
     for phase, values in figures["phases"].items():
         if values["tolerance"] is not None:

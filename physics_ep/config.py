@@ -39,7 +39,7 @@ from .registry import build_system, bundled, files, load, loggers, require_finit
 from .relaxation.loop import SOLVERS
 from .storage.files import checked_path
 from .storage.opening import open_run
-from .storage.texts import parse_toml, read_text, require_plain, set_entry, shortened
+from .storage.texts import beside, parse_toml, read_text, require_plain, set_entry, shortened
 from .storage.weights import put_weights, read_weights
 from .zoo.networks import zoo, zoo_config, zoo_weights
 
@@ -643,7 +643,7 @@ def _read(config: str | os.PathLike[str]) -> dict[str, Any]:
         raise unknown_name("config", given, known)
     text = read_text(path, "config")
     try:
-        return parse_toml(text)
+        return beside(parse_toml(text), path.parent)
     except ValueError as error:
         if path.suffix.lower() != ".toml":
             must = f"be a TOML file, a netlist ({', '.join(files())}), a bundled name or FILE.py:factory"

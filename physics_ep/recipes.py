@@ -15,6 +15,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from .config import Config, parse_config
 from .registry import bundled
 from .storage.texts import parse_toml, read_text
@@ -24,6 +26,8 @@ PACE = ("epochs", "batch_size", "dtype")
 precision."""
 FEW = 5
 """Examples of an epoch that may be skipped at least, however few it has: 1 % of a table of 160 rows is one."""
+DRIVE = 15.0
+"""Mean over the digits of the sum of the squares of their 64 pixels."""
 DIGITS = 1437
 """Examples of the digits that the bundled recipes train on."""
 
@@ -180,6 +184,29 @@ def with_sizes(config: Config, inputs: int, outputs: int) -> Config:
     return config.updated(system={**usual, **config.system.options, "sizes": sizes})
 
 
+def with_gain(config: Config, x: torch.Tensor) -> Config:
+    """The config with the volts that a feature of 1 stands for, of resistive networks.
+
+    A hidden node is at the mean of its inputs, x @ g / sum(g): of n features it has sqrt(sum of their squares) / n
+    of one's volts. `input_gain` is such that this is what it is for the digits, for which the recipe's target, beta
+    and rates were found: four features of deviation 1 otherwise drive hidden nodes with eight times the digits'
+    volts, whose outputs targets do not reach.
+
+    Parameters
+    ----------
+    config : Config
+        What `with_sizes` made, of a system whose gain the config leaves to it.
+    x : Tensor (N, ...)
+        Inputs to train on, as they are scaled.
+    """
+    usual = standard(config.system.name)["system"]
+    squares = float(x.flatten(1).double().square().sum(1).mean()) if len(x) else 0.0
+    if "input_gain" not in usual or not 0 < squares < math.inf:
+        return config
+    gain = usual["input_gain"] * x[0].numel() / usual["sizes"][0] * math.sqrt(DRIVE / squares)
+    return config.updated(system={"input_gain": float(f"{gain:.2g}")})
+
+
 def _spread(groups: Mapping[str, Any], usual: int, own: int) -> dict[str, Any]:
     """Groups of parameters by layer, for another number of layers: the last one's stay the last one's, and those of
     the first are those of all others."""
@@ -202,8 +229,10 @@ def told_recipe(config: Config) -> str:
     sizes = config.system.options.get("sizes")
     shown = "-".join(map(str, sizes)) if isinstance(sizes, list) else None
     rate = told_rate(config)
+    gain = config.system.options.get("input_gain")
     parts = [
-        " ".join(filter(None, (config.system.name, shown, "on", config.data.name))),
+        " ".join(filter(None, (config.system.name, shown, "on", config.data.name)))
+        + (f", {gain:g} V per unit of an input" if isinstance(gain, int | float) else ""),
         _options(config.optimizer.name, config.optimizer.options) + (f" ({rate})" if rate else ""),
         *([] if config.scheduler is None else [_options(config.scheduler.name, config.scheduler.options)]),
         f"{training.epochs} epochs of batches of {training.batch_size}",

@@ -43,6 +43,18 @@ UNITS: dict[str, str] = {
 }  # fmt: skip
 
 
+_ROWS = " that is mapped: put it as {} on images of one row, x[:, :, None]"
+AS_IMAGES = {
+    "conv1d": _ROWS.format("a Conv2d with kernel (1, k)"),
+    "max_pool1d": _ROWS.format("a MaxPool2d with windows (1, k)"),
+    "avg_pool1d": _ROWS.format("an AvgPool2d with windows (1, k)"),
+    "adaptive_avg_pool1d": _ROWS.format("an AdaptiveAvgPool2d of (1, k)"),
+    "conv3d": " that is mapped: convolutions are of images, in two dimensions",
+    "conv_transpose2d": " that is mapped: convolutions are those of Conv2d",
+}
+"""What is said of calls that are linear maps and yet not mapped."""
+
+
 class NoLayersError(InputError):
     """Raised when a model is not made of linear maps and unit functions.
 
@@ -375,7 +387,7 @@ class _LayerReader:
             self.uses[i] += self.uses[self.node.sources()[0]] - 1  # another name of the same units
             return self.flat(i, self.of(args, own)) if name in FLAT else self.of(args, own)
         if name not in known:
-            self.refused(f"calls {name!r}, which is none")
+            self.refused(f"calls {name!r}, which is none" + AS_IMAGES.get(name, ""))
         return known[name](*args, **own)
 
     def of(self, args: Sequence[Any], own: dict[str, Any]) -> Value:

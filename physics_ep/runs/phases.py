@@ -24,6 +24,7 @@ from ..storage.outputs import writing
 from ..storage.parts import TrajectoryWriter
 from ..storage.trajectory import Recorder, Trajectory
 from .preparation import beta_of, new_system, run_attributes, with_arguments, with_dtype
+from .stand_ins import stand_ins
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Phases:
         where the free one had not come to rest.
     cells : str
         Which cells hold the weights, in a line; empty: none.
+    examples_told : str
+        What examples were drawn, in a line, for a system whose config names no data and that takes no digits.
     """
 
     free: Trajectory
@@ -51,6 +54,7 @@ class Phases:
     energy_meaning: str = ""
     doubts: tuple[str, ...] = ()
     cells: str = ""
+    examples_told: str = ""
 
     def figures(self) -> dict[str, Any]:
         """Settling times (None: not settled by the end), energies and last residuals of each example; how long each
@@ -62,6 +66,7 @@ class Phases:
             "energy_unit": self.free.energy_unit,
             "energy_meaning": self.energy_meaning,
             **({"cells": self.cells} if self.cells else {}),
+            **({"examples": self.examples_told} if self.examples_told else {}),
             "phases": {
                 name: {
                     "settling_time": [None if math.isnan(t) else t for t in phase.settling_time.tolist()],
@@ -97,6 +102,9 @@ def simulate_phases(
     overwrite: bool = False,
 ) -> Phases:
     """Simulate a free and then a nudged phase of a config's system on the first test examples of its data.
+
+    A system whose config names no data, and that does not take the digits, gets random inputs and targets of its
+    own outputs (`Phases.examples_told`).
 
     Parameters
     ----------
@@ -141,7 +149,12 @@ def simulate_phases(
         config = with_dtype(config, system)
         brings = config.system.name == RUN or config.system.name in files().values()
         own = getattr(system, "examples", None) if data is None and brings else None
-        if own is None:
+        told = ""
+        drawn = own is None and data is None and "data" not in config.model_fields_set
+        made = stand_ins(system, examples, config.training.seed) if drawn else None
+        if made is not None:
+            own, n_out, told = made
+        elif own is None:
             held = load_dataset(config.data)
             own, n_out = (held.test_x, held.test_y), held.n_outputs
         else:
@@ -190,4 +203,4 @@ def simulate_phases(
             free = open_run(path, verify=False).trajectories["free"]
         assert free is not None
         doubts = (*phase.doubts, *second.doubts)
-        return Phases(free, nudged, beta, system.energy_meaning, doubts, getattr(system, "cells_told", ""))
+        return Phases(free, nudged, beta, system.energy_meaning, doubts, getattr(system, "cells_told", ""), told)

@@ -28,6 +28,7 @@ from ..recipes import (
     lacks_epochs,
     lacks_recipe,
     lacks_sizes,
+    with_gain,
     with_mercy,
     with_recipe,
     with_sizes,
@@ -525,6 +526,8 @@ def completed(config: Config, data: Data | None = None, progress: Progress | boo
     found = with_mercy(found, len(examples.train_x))
     if not sized:
         found = with_sizes(found, examples.train_x[0].numel(), examples.n_outputs)
+        if config.data.name in (*TABLES, ARRAYS) and "input_gain" not in config.system.options:
+            found = with_gain(found, examples.train_x)
     if asks and examples.n_classes is None:
         left = "lr" not in config.optimizer.options
         rates = {key: SLOWER * rate for key, rate in found.optimizer.options.items() if key == "lr" and left}

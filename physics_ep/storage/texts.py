@@ -163,3 +163,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise _TwiceError(f"the key {twice[:40]!r} is there twice")
     return found
+
+
+def beside(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Sections of a file, whose tables of examples lie beside it, or else where the command runs."""
+    data = table.get("data")
+    for key in ("file", "test_file"):
+        named = data.get(key) if isinstance(data, dict) else None
+        if isinstance(named, str) and not Path(named).expanduser().is_absolute() and (folder / named).is_file():
+            table["data"][key] = str(folder / named)
+    return table

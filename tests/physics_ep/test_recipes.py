@@ -172,6 +172,31 @@ def test_a_small_table_is_learnt_by_as_many_steps_as_the_digits(flowers: Path) -
     assert len(digits().train_x) == DIGITS
 
 
+def test_a_table_drives_resistive_networks_as_the_digits_do() -> None:
+    """Volts of hidden nodes, summed by hand with equal conductances at +x and -x, for tables of other widths."""
+    images = digits().train_x.flatten(1)
+
+    def volts(x: torch.Tensor, gain: float) -> float:
+        """Root mean square of a hidden node's drive: conductances are 1 and 1 + a random part of 1 to 2."""
+        n = x.shape[1]
+        cells = 1 + torch.rand(2 * n, 40, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+        amplified = gain * torch.cat([x, -x], 1).double()
+        return float((amplified @ cells / cells.sum(0)).square().mean().sqrt())
+
+    usual = volts(images, load_config("resistive-digits").system.options["input_gain"])
+    table = parse_config({"system": {"name": "resistive"}, "data": {"name": "arrays"}})
+    for n, scale in ((3, 1.0), (30, 1.0), (6, 20.0)):
+        x = scale * torch.randn(200, n, generator=torch.Generator().manual_seed(1))
+        found = completed(table, (x.numpy(), np.arange(200) % 3))
+        assert volts(x, found.system.options["input_gain"]) == pytest.approx(usual, rel=0.5)
+        assert "V per unit of an input" in told_recipe(found)
+    own = table.updated(system={"input_gain": 0.3})
+    assert completed(own, (x.numpy(), np.arange(200) % 3)).system.options["input_gain"] == 0.3
+    same = completed(table, (images.numpy(), digits().train_y.numpy()))
+    assert same.system.options["input_gain"] == pytest.approx(0.5, rel=0.02)
+    assert completed(parse_config({"system": {"name": "resistive"}})).system.options["input_gain"] == 0.5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resistive", "hopfield", "fitzhugh-nagumo"])
 def test_six_lines_learn_as_well_as_logistic_regression(name: str, tmp_path: Path) -> None:
