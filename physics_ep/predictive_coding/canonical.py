@@ -22,7 +22,7 @@ from torch import nn
 from ..errors import InputError, argument_error
 from ..maps import ChannelLink, ConvLink, DenseLink, Link, PoolLink, Shape
 from ..pooling import Pooling, channels_last
-from .layers import PredictiveLayer, folded_name, label_layers, own_name, skip_name
+from .layers import AS_IMAGES, PredictiveLayer, folded_name, label_layers, own_name, skip_name
 from .network import PredictiveCodingNetwork
 from .traced.graph import CallGraph, Node, Ref
 from .traced.recording import NoInputError, record
@@ -41,18 +41,6 @@ UNITS: dict[str, str] = {
     "softplus": "softplus", "hardtanh": "clip", "clamp": "clip", "clip": "clip", "clamp_min": "clip",
     "leaky_relu": "leaky_relu",
 }  # fmt: skip
-
-
-_ROWS = " that is mapped: put it as {} on images of one row, x[:, :, None]"
-AS_IMAGES = {
-    "conv1d": _ROWS.format("a Conv2d with kernel (1, k)"),
-    "max_pool1d": _ROWS.format("a MaxPool2d with windows (1, k)"),
-    "avg_pool1d": _ROWS.format("an AvgPool2d with windows (1, k)"),
-    "adaptive_avg_pool1d": _ROWS.format("an AdaptiveAvgPool2d of (1, k)"),
-    "conv3d": " that is mapped: convolutions are of images, in two dimensions",
-    "conv_transpose2d": " that is mapped: convolutions are those of Conv2d",
-}
-"""What is said of calls that are linear maps and yet not mapped."""
 
 
 class NoLayersError(InputError):

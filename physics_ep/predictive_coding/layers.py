@@ -22,6 +22,17 @@ from .activations import ACTIVATIONS, Activation, activation_named
 if not TYPE_CHECKING:
     __getattr__ = moved_names(__name__)
 
+_ROWS = " that is mapped: put it as {} on images of one row, x[:, :, None]"
+AS_IMAGES = {
+    "conv1d": _ROWS.format("a Conv2d with kernel (1, k)"),
+    "max_pool1d": _ROWS.format("a MaxPool2d with windows (1, k)"),
+    "avg_pool1d": _ROWS.format("an AvgPool2d with windows (1, k)"),
+    "adaptive_avg_pool1d": _ROWS.format("an AdaptiveAvgPool2d of (1, k)"),
+    "conv3d": " that is mapped: convolutions are of images, in two dimensions",
+    "conv_transpose2d": " that is mapped: convolutions are those of Conv2d",
+}
+"""What is said of calls that are linear maps and yet not mapped."""
+
 
 class Wire(NamedTuple):
     """A connection that leads into a layer.

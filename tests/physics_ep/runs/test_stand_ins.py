@@ -11,6 +11,8 @@ import torch
 
 from physics_ep.config import parse_config
 from physics_ep.dynamics import NotAtRestWarning
+from physics_ep.errors import InputError
+from physics_ep.predictive_coding import from_module
 from physics_ep.runs.phases import simulate_phases
 
 
@@ -26,6 +28,17 @@ def test_examples_are_of_the_systems_own_sizes(tmp_path: Path) -> None:
     assert found.nudged.state[-1].shape[1:] == (4, 3)
     assert not torch.equal(again.free.state[0][-1], found.free.state[0][-1, :2])  # of another seed
     assert images.examples_told == ""
+
+
+def test_models_in_one_dimension_are_told_how_they_map() -> None:
+    """`Conv1d` had been "none of linear maps"; written as the message says it is taken."""
+    head = (torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(32, 3))
+    x = torch.rand(2, 2, 8)
+    with pytest.raises(InputError, match=r"calls 'conv1d', which is none that is mapped: put it as a Conv2d with"):
+        from_module(torch.nn.Sequential(torch.nn.Conv1d(2, 4, 3, padding=1), *head), x, form="layers")
+    flat = torch.nn.Conv2d(2, 4, (1, 3), padding=(0, 1))
+    images = from_module(torch.nn.Sequential(flat, *head), x[:, :, None], form="layers")
+    assert images.sizes[-1] == 3
 
 
 @pytest.mark.full
