@@ -177,7 +177,10 @@ def implicit_gradient(
         return keep * product + (1 - keep) * v
 
     diagonal = twin.curvature_diagonal(free.state, x)
-    scale = torch.ones_like(keep) if diagonal is None else torch.where(keep > 0, flat(diagonal), 1.0)
+    scale = torch.ones_like(keep)
+    if diagonal is not None:  # a node that is joined to nothing has no curvature
+        bent = flat(diagonal)
+        scale = torch.where((keep > 0) & (bent > 0), bent, 1.0)
     if diagonal is None and twin.unscaled and bool(right.any()):
         # The solver's own limits are absolute: curvatures of an energy in small units must not fall below them.
         scale = torch.where(keep > 0, hessian(right).norm() / right.norm(), 1.0).clamp_min(

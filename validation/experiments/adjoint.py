@@ -121,7 +121,10 @@ def adjoints(
     shapes = [s.shape for s in state]
     state = tuple(s.detach() for s in state)
     keep = torch.ones_like(flat(state)) if mask is None else flat(tuple(m.to(state[0]) for m in mask))
-    scale = keep if curvatures is None else keep * flat(curvatures).rsqrt()
+    scale = keep
+    if curvatures is not None:  # a node that is joined to nothing has no curvature, and no part in any product
+        bent = flat(curvatures)
+        scale = keep * torch.where(bent > 0, bent, 1.0).rsqrt()
     with torch.enable_grad(), twice_differentiable():
         leaves = tuple(s.detach().requires_grad_() for s in state)
         slope = [(k, g) for k, g in enumerate(system.slope(leaves, x)) if g is not None and g.requires_grad]
@@ -160,17 +163,23 @@ def conjugate_residuals(
     wanted = tolerance * right.norm(dim=1)
     solution, residual = torch.zeros_like(right), right.clone()
     kept = right.new_empty(0, *right.shape), right.new_empty(0, *right.shape)
+    rounding = torch.finfo(right.dtype).eps
     for _ in range(directions):
-        if not bool((residual.norm(dim=1) > wanted).any()):
+        open_rows = residual.norm(dim=1) > wanted
+        if not bool(open_rows.any()):
             break
         way, image = residual, product(residual)
+        whole = image.norm(dim=1, keepdim=True)
         if len(kept[0]):
             for _ in range(2):  # twice, since once leaves rounding errors that grow
                 shares = torch.einsum("kbn,bn->kb", kept[1], image)
                 way = way - torch.einsum("kb,kbn->bn", shares, kept[0])
                 image = image - torch.einsum("kb,kbn->bn", shares, kept[1])
         size = image.norm(dim=1, keepdim=True)
-        inverse = torch.where(size > 0, 1 / size, 0.0)
+        # Rows that are solved stand still, and so do those that have no direction left: what rounding leaves of a
+        # residual would be taken for one, along which the solution may go any way.
+        moves = open_rows[:, None] & (size > 10 * rounding * whole)
+        inverse = torch.where(moves, 1 / size, 0.0)
         way, image = way * inverse, image * inverse
         kept = torch.cat([kept[0], way[None]]), torch.cat([kept[1], image[None]])
         step = (residual * image).sum(1, keepdim=True)

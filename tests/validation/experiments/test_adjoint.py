@@ -40,7 +40,8 @@ def examples(system: PhysicalSystem, cost: Cost, dtype: torch.dtype) -> tuple[to
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_implicit_differentiation(name: str) -> None:
-    """Otherwise what EP is compared with is no exact gradient: with and without an energy, bounds, mixed signs."""
+    """If this fails, what EP is compared with is no exact gradient: with and without an energy, bounds, mixed
+    signs."""
     system, cost = CASES[name]
     system = system.double()
     x, y = examples(system, cost, torch.float64)
@@ -53,6 +54,30 @@ def test_it_is_implicit_differentiation(name: str) -> None:
     for key, p in system.named_parameters():
         own = torch.zeros_like(p) if p.grad is None else p.grad
         assert float((own - exact[key]).norm()) <= 1e-7 * float(exact[key].norm()), key
+
+
+@pytest.mark.parametrize("diode", ["ideal", "none"])
+def test_a_node_that_is_joined_to_nothing_spoils_no_gradient(diode: str) -> None:
+    """A hidden node whose devices are all off has no curvature, and no part in any gradient: those of all others
+    are as of the network without it, by either solver."""
+    system = ResistiveNetwork([5, 6, 3], diode, input_gain=3.0, bias=False, seed=1).double()
+    first, second = (layer.conductance for layer in system.couplings)
+    with torch.no_grad():
+        first[1], second[:, 1] = 0.0, 0.0
+    cost, kept = SquaredError(), [0, 2, 3, 4, 5]
+    x, y = torch.rand(2, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    adjoint_backward(cost, free=1e-12, tolerance=1e-11)(system, x, y[:, :3])
+    exact = implicit_gradient(system, x, y[:, :3], cost)
+    few = ResistiveNetwork([5, 5, 3], "none", input_gain=3.0, bias=False, seed=1).double()
+    for one, other in zip(few.couplings, (first[kept], second[:, kept]), strict=True):
+        one.conductance.data = other.detach().clone()
+    wanted = implicit_gradient(few, x, y[:, :3], cost)["layers.0.conductance"] if diode == "none" else None
+    for k, p in enumerate((first, second)):
+        own = exact[f"layers.{k}.conductance"]
+        assert p.grad is not None
+        assert float((p.grad - own).norm()) <= 1e-7 * float(own.norm()) > 0
+        if k == 0 and wanted is not None:
+            torch.testing.assert_close(own[kept], wanted, rtol=1e-8, atol=1e-12)
 
 
 def test_float32_is_within_its_tolerance() -> None:
@@ -77,6 +102,25 @@ def test_rows_that_are_not_solved_are_told() -> None:
     assert solved.tolist() == [True, False, True]
     for row in (0, 2):
         torch.testing.assert_close(found[row], torch.linalg.solve(matrices[row], right[row]))
+
+
+def test_a_row_that_is_solved_waits_for_the_others() -> None:
+    """An example of few free variables is solved after as many products, and what rounding leaves of its residual
+    is no direction. Without this, it goes astray while others are solved, and a good example is left out."""
+    generator = torch.Generator().manual_seed(0)
+    turned, _ = torch.linalg.qr(torch.randn(2, 9, 9, generator=generator, dtype=torch.float64))
+    matrices = turned @ torch.diag_embed(torch.arange(1.0, 10.0).double()) @ turned.mT
+    free = torch.ones(2, 9, dtype=torch.float64)
+    free[0, 3:] = 0.0
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        own = (free[:, :, None] * matrices * free[:, None]).to(dtype)
+        right = (free * torch.randn(2, 9, generator=generator, dtype=torch.float64)).to(dtype)
+        found, solved = conjugate_residuals(lambda v, own=own: (own @ v[:, :, None])[:, :, 0], right, tolerance, 60)
+        assert solved.all()
+        inverse = torch.linalg.pinv(own.double())
+        torch.testing.assert_close(
+            found.double(), (inverse @ right[:, :, None].double())[:, :, 0], rtol=1e-3, atol=1e-4
+        )
 
 
 def test_examples_without_an_adjoint_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
