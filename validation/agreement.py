@@ -140,7 +140,7 @@ class Tally:
         self._size = 0.0
 
     def add(self, estimate: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
-        """Add a repeat; return its cosine and relative error."""
+        """Add a repeat; return its cosine and relative error, 0 and NaN where the estimate is not finite."""
         g, t = estimate.detach().reshape(-1), target.detach().reshape(-1)
         if self._mean is None:
             self._mean = torch.zeros_like(g)
@@ -158,7 +158,9 @@ class Tally:
         self._size += tt
         if gg == 0 and tt == 0:
             return 1.0, 0.0
-        cosine = gt / math.sqrt(gg * tt) if gg * tt > 0 else 0.0
+        if not math.isfinite(ee):  # infinite, or NaN: no agreement, and no target that vanishes
+            return 0.0, math.nan
+        cosine = gt / (math.sqrt(gg) * math.sqrt(tt)) if gg > 0 and tt > 0 else 0.0
         return max(-1.0, min(1.0, cosine)), math.sqrt(ee / tt) if tt > 0 else math.inf
 
     @property

@@ -18,6 +18,7 @@ from physics_ep.equilibrium import Equilibrium, NotConverged
 from physics_ep.errors import argument_error, unknown_name
 from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_gradient
 from physics_ep.estimators.step import Step
+from physics_ep.extremes import greatest, least
 from physics_ep.nudging import Stencil
 from physics_ep.physical_system import PhysicalSystem
 from physics_ep.predictive_coding.forward import gate_modes
@@ -147,7 +148,7 @@ class GradientReport(Tabular):
     def worst_cosine(self) -> float:
         """Smallest cosine over the parameters, but for `zeros` beside others; NaN without rows."""
         rows = [row for row in self.rows if not row.zero] or self.rows
-        return min((row.cosine for row in rows), default=math.nan)
+        return least((row.cosine for row in rows), default=math.nan)
 
     @property
     def zeros(self) -> tuple[str, ...]:
@@ -484,7 +485,7 @@ def _reported(
         beta=step.beta,
         relative_error=error,
         noise_floor=floor,
-        residual=max(float(r.max()) for r in worst),
+        residual=greatest(float(r.max()) for r in worst),
         iterations=tuple(e.iterations for e in step.equilibria),
         solver=step.equilibria[0].solver,
         loss=float(step.loss),

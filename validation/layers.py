@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from physics_ep.equilibrium import Equilibrium
+from physics_ep.extremes import greatest
 from physics_ep.tabular import Tabular
 
 from .oracles import Gradients
@@ -214,7 +215,7 @@ def layer_rows(
     layers: dict[str, list[str]] = {}
     for name in exact:
         layers.setdefault(layer_of(name), []).append(name)
-    worst = max((float(e.residual.cpu()[used].max()) for e in nudged), default=0.0)
+    worst = greatest((float(e.residual.cpu()[used].max()) for e in nudged), default=0.0)
     spent = max((e.iterations for e in nudged), default=0)
     parts = [e.by_block.cpu()[:, used].amax(1) for e in nudged if e.by_block is not None]
     each = torch.stack(parts).amax(0) if parts and len(parts) == len(nudged) else None

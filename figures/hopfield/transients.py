@@ -18,6 +18,7 @@ from hardware_models.hopfield.graph import UnitGraph
 from hardware_models.hopfield.network import HopfieldNetwork
 from physics_ep.dynamics.simulation import simulate
 from physics_ep.errors import argument_error
+from physics_ep.extremes import greatest
 from physics_ep.nudging import Nudge
 
 from .. import style
@@ -85,7 +86,7 @@ class Transient:
     @property
     def distance(self) -> float:
         """Largest difference between where the phase ends and the certified equilibrium, volts."""
-        return max(float(np.abs(v[-1] - r).max()) for v, r in zip(self.volts, self.rest, strict=True))
+        return greatest(float(np.abs(v[-1] - r).max()) for v, r in zip(self.volts, self.rest, strict=True))
 
 
 @dataclass(frozen=True)

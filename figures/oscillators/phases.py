@@ -18,6 +18,7 @@ from hardware_models.oscillators.base import NEUTRAL, Oscillators
 from physics_ep.dynamics.simulation import simulate
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import argument_error
+from physics_ep.extremes import greatest
 from physics_ep.nudging import Nudge
 from physics_ep.relaxation.loop import relax
 from physics_ep.runs.training import train
@@ -75,7 +76,7 @@ class Turning:
     @property
     def distance(self) -> float:
         """Largest distance of the last phases from the equilibrium, radians."""
-        return max(float(np.abs(a[-1] - r).max()) for a, r in zip(self.angles, self.rest, strict=True))
+        return greatest(float(np.abs(a[-1] - r).max()) for a, r in zip(self.angles, self.rest, strict=True))
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def draw_phases(data: PhasesOnCircle) -> Figure:
         options = {"label": _name(phase), "markevery": (k * every // 2, every)}
         look.plot(energy, phase.time[clear], above[clear], **options)
         look.plot(force, phase.time, phase.force, **options)
-    worst = max(phase.residual for phase in data.phases)
+    worst = greatest(phase.residual for phase in data.phases)
     for ax, label in (
         (energy, "$F - F_\\mathrm{equilibrium}$ (coupling units)"),
         (force, "Largest force (coupling units)"),

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from physics_ep.blocks import State
 from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
+from physics_ep.extremes import greatest
 from physics_ep.nudging import Nudge
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.predictive_coding.forward import Cast
@@ -215,7 +216,7 @@ def cosines(
 
 def worst(estimate: Gradients, exact: Gradients) -> float:
     """Largest 1 - cosine over the parameters."""
-    return max(one_minus_cosine(estimate[n], g) for n, g in exact.items())
+    return greatest(one_minus_cosine(estimate[n], g) for n, g in exact.items())
 
 
 def gradient(subject: Subject, beta: float, way: Way, tolerance: float | None = None) -> Gradients:

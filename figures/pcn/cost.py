@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import EquilibriumPropagation
+from physics_ep.extremes import greatest
 from physics_ep.maps import Link
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.progress import SILENT, Progress, task
@@ -158,7 +159,7 @@ def step_cost(
         ep.max_iterations = iterations
         with counted(net, len(subject.x)) as tally:
             gradient, step = estimate_gradient(ep, net, subject.x, subject.y)
-    return tally, gradient, max(float(e.residual.max()) for e in step.equilibria[1:])
+    return tally, gradient, greatest(float(e.residual.max()) for e in step.equilibria[1:])
 
 
 def pass_costs(

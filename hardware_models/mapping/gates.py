@@ -18,6 +18,7 @@ from physics_ep.cost import SquaredError
 from physics_ep.equilibrium import NotConverged
 from physics_ep.estimators.methods import HARDWARE, AsymmetryWarning, Choice, MethodChoice
 from physics_ep.estimators.propagation import NegativeNudgeError
+from physics_ep.extremes import greatest
 from physics_ep.nudging import centered
 from physics_ep.predictive_coding.forward import GATES
 from physics_ep.relaxation.loop import relax
@@ -169,4 +170,4 @@ def _gap(
         given = estimate[name].double()
         size = float(given.norm() * wanted.norm())
         gaps.append(1 - float((given * wanted).sum()) / size if size > 0 else 1.0)
-    return max(gaps)
+    return greatest(gaps)

@@ -21,6 +21,7 @@ from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_gradient
 from physics_ep.estimators.step import Step
+from physics_ep.extremes import greatest
 from physics_ep.nudging import Nudge, Stencil
 from physics_ep.overrides import require_physics
 from physics_ep.predictive_coding import PredictiveCodingNetwork
@@ -333,7 +334,7 @@ class Mapped(ToldByFidelity):
             nudged_seconds=self._nudged_seconds(system, x, end),
             solver=exact.solver,
             found=int(there.sum()),
-            gap=max(gaps, default=math.nan),
+            gap=greatest(gaps, default=math.nan),
             unsettled=tuple((~end.converged).nonzero().flatten().tolist()),
             verdicts=certificate.verdict,
             growth=math.nan if worst is None else float(certificate.eigenvalue[worst].real),
@@ -383,7 +384,7 @@ class Mapped(ToldByFidelity):
             if system.shared and settled:
                 # The forward pass by construction, of which nothing was left to compare: its units are driven anew.
                 drives = system.phase(system.prepare(x)).drives("h", activities)
-                residual = max(float(relative(a, p).max()) for a, p in zip(drives, free.state, strict=False))
+                residual = greatest(float(relative(a, p).max()) for a, p in zip(drives, free.state, strict=False))
             formula = system.settling_seconds(free, x) if settled else (math.nan, math.nan)
             measured = (self.course.seconds, self.course.nudged_seconds)
             origins = self.course.times_from if settled else ("formula", "formula")

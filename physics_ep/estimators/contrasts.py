@@ -12,6 +12,7 @@ import torch
 from ..blocks import State, in_dtype, masked, narrowed
 from ..cost import Cost, costs
 from ..equilibrium import Equilibrium
+from ..extremes import greatest
 from ..nudging import Nudge, Stencil
 from ..physical_system import Phase, PhysicalSystem, widened
 from ..reads import likely
@@ -343,8 +344,8 @@ def mirror_gap(recipe: Recipe, base: Phase, y: torch.Tensor, phases: dict[int, E
     known = phases[j].displacement
     assert known is not None
     assert found.displacement is not None
-    gap = max(float((a - b.conj()).abs().max()) for a, b in zip(found.displacement, known, strict=True))
-    return gap / max(float(b.abs().max()) for b in known)
+    gap = greatest(float((a - b.conj()).abs().max()) for a, b in zip(found.displacement, known, strict=True))
+    return gap / greatest(float(b.abs().max()) for b in known)
 
 
 def surely_finite(

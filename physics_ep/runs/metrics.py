@@ -13,6 +13,7 @@ import torch
 from ..cost import Cost, check_labels
 from ..equilibrium import Equilibrium, NotFinite, Status
 from ..estimators.step import StepLike
+from ..extremes import greatest
 from ..landscape.exploration import averaged, mean_outputs, relax_from_many
 from ..misses import Misses
 from ..physical_system import PhysicalSystem
@@ -173,7 +174,7 @@ class Epoch:
         rows = rows & used if used is not None else rows & (step.skipped == 0)
         if bool(rows.any()):
             self.unsettled += int(rows.view(-1, examples).any(0).sum())
-            self.worst = max(self.worst, *(float(p.residual[rows].max()) for p in lost))
+            self.worst = greatest((self.worst, *(float(p.residual[rows].max()) for p in lost)))
 
     def figures(self, device: torch.device) -> dict[str, Any]:
         """Metrics of the epoch; NaN where nothing was measured.

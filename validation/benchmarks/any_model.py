@@ -24,6 +24,7 @@ from torch import nn
 from physics_ep import placement
 from physics_ep.cost import Cost, CrossEntropy, SquaredError
 from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_gradient
+from physics_ep.extremes import greatest, least
 from physics_ep.predictive_coding import from_module
 from physics_ep.relaxation.loop import relax
 
@@ -70,10 +71,10 @@ def measure(family: Family, batch: int = 2, seed: int = 0) -> dict[str, Any]:
         torch.manual_seed(seed)
         found, step = estimate_gradient(ep, net, x, y)
         rows = compare(found, exact)
-        row[f"cosine {name}"] = min(r.cosine for r in rows if r.name not in zeros)
+        row[f"cosine {name}"] = least(r.cosine for r in rows if r.name not in zeros)
         row[f"error {name}"] = total_error(found, exact)
         row[f"K {name}"] = max(e.iterations for e in step.equilibria[1:])
-        row[f"residual {name}"] = max(float(e.residual.max()) for e in step.equilibria)
+        row[f"residual {name}"] = greatest(float(e.residual.max()) for e in step.equilibria)
         if name == "auto":
             row |= {"beta": step.beta, "lambda": 1 / ep.stability_limit, "zeros": sorted(zeros)}
             row["error of zeros"] = max((r.absolute_error for r in rows if r.name in zeros), default=0.0)

@@ -18,6 +18,7 @@ from hardware_models.hopfield.network import ConvHopfieldNetwork
 from hardware_models.layers.maps import Filter
 from physics_ep import placement
 from physics_ep.cost import SquaredError
+from physics_ep.extremes import greatest
 from physics_ep.nudging import Nudge
 from physics_ep.pooling import channels_last
 from physics_ep.relaxation.loop import solve
@@ -55,7 +56,7 @@ def measure(repeats: int = 20, threads: int = 1, seed: int = 0, iterations: int 
     return {
         "title": "32-64-128 channels on 3x32x32, batch 16, float32",
         "rows": rows,
-        "ratio": max(float(row["ratio"]) for row in rows),  # type: ignore[arg-type]
+        "ratio": greatest(float(row["ratio"]) for row in rows),  # type: ignore[arg-type]
         "followed": {row["iteration"]: row["ratio"] for row in rows if "bare" not in str(row["iteration"])},
         "machine": where,
     }

@@ -29,6 +29,7 @@ import torch
 
 from physics_ep import placement
 from physics_ep.cost import SquaredError
+from physics_ep.extremes import greatest, least
 from physics_ep.predictive_coding import mlp
 
 from .peers import absent
@@ -96,7 +97,7 @@ def measure(repeats: int = 20, seed: int = 0, threads: int = 1) -> dict[str, Any
     for name in clock.seconds:
         wall, busy = clock.median(name)
         settled = subject.settled(name)
-        apart = 1 - min(row.cosine for row in subject.agreement(name, exact))
+        apart = 1 - least(row.cosine for row in subject.agreement(name, exact))
         ours = _row("physics-ep", name, 1e3 * wall, wall / unit[0], busy / unit[1])
         rows.append({**ours, "sweeps": settled["sweeps"], "residual": settled["residual"], "1 - cos": apart})
     if not theirs:
@@ -200,8 +201,8 @@ def _serve(pipe: Connection, x: np.ndarray, y: np.ndarray, seed: int) -> None:
             forces = [found["pc"][3].nodes[layer.name].latent_grad for layer in layers[1:-1]]
             pipe.send(
                 {
-                    "residual": max(float(abs(force).max()) for force in forces),
-                    "1 - cos": 1 - min(_cosine(np.asarray(a, float), np.asarray(b, float)) for a, b in pairs),
+                    "residual": greatest(float(abs(force).max()) for force in forces),
+                    "1 - cos": 1 - least(_cosine(np.asarray(a, float), np.asarray(b, float)) for a, b in pairs),
                 }
             )
     except (EOFError, BrokenPipeError):

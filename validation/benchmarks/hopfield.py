@@ -20,6 +20,7 @@ from hardware_models.layers.few_outputs import whole_batches
 from physics_ep import placement
 from physics_ep.cost import SquaredError
 from physics_ep.estimators.propagation import EquilibriumPropagation
+from physics_ep.extremes import greatest
 from physics_ep.nudging import Nudge
 from physics_ep.relaxation.loop import solve
 
@@ -101,7 +102,7 @@ def measure(repeats: int = 60, threads: int = 1, seed: int = 0) -> dict[str, obj
         for name, (count, alone) in found.items()
     }
     ratio = medians["ep"] / medians["backprop"]
-    residual = max(float(e.residual.max()) for e in step.equilibria)
+    residual = greatest(float(e.residual.max()) for e in step.equilibria)
     sweeps = "/".join(str(e.iterations) for e in step.equilibria)
     return {
         "title": "784-1024-10, batch 128, float32",

@@ -30,6 +30,7 @@ from hardware_models.devices.model import DeviceModel, reads
 from hardware_models.mapping.mapped import substrate_class
 from physics_ep.cost import CrossEntropy
 from physics_ep.errors import InputError, argument_error
+from physics_ep.extremes import greatest
 from physics_ep.placement import resolve_device
 from physics_ep.predictive_coding import vgg10, vgg10_skip
 from physics_ep.progress import Advance
@@ -180,7 +181,7 @@ def lines(table: ToleranceTable) -> list[str]:
     found = [f"{'field':26s}{'value':>10s}{'beta':>10s}{titles}"]
     for point, mode in (pair for each in table.points for pair in each.by_gates):
         worst = [
-            max(1 - getattr(layer, target).cosine for layer in point.layers if "weight" in layer.name)
+            greatest(1 - getattr(layer, target).cosine for layer in point.layers if "weight" in layer.name)
             for target in TARGETS
         ]
         value = "" if point.value is None else f"{point.value:g}"

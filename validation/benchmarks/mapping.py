@@ -34,6 +34,7 @@ from physics_ep import placement, relax
 from physics_ep.cost import CrossEntropy
 from physics_ep.estimators.propagation import EquilibriumPropagation
 from physics_ep.estimators.step import Step
+from physics_ep.extremes import greatest, least
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5
 from validation.experiments.substrates import THREE
 from validation.gradients import compare
@@ -291,8 +292,8 @@ def _measured_rows(timed: Timed, calls: dict[str, Callable[[], None]], repeats: 
             grads = {n: p.grad for n, p in system.named_parameters() if p.grad is not None}
             exact = backprop_gradient(system, x, y, cost)
             row["sweeps"] = "/".join(str(e.iterations) for e in settled[1:])
-            row["residual"] = max(float(e.residual.max()) for e in settled)
-            row["1 - cos"] = 1 - min(r.cosine for r in compare(grads, exact))
+            row["residual"] = greatest(float(e.residual.max()) for e in settled)
+            row["1 - cos"] = 1 - least(r.cosine for r in compare(grads, exact))
         rows.append(row)
     return with_floors(rows, found, "backprop", unit[1])
 

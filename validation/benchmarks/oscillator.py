@@ -32,6 +32,7 @@ from hardware_models import OscillatorGraph, OscillatorNetwork
 from physics_ep import placement
 from physics_ep.cost import PhaseError
 from physics_ep.estimators.propagation import EquilibriumPropagation
+from physics_ep.extremes import greatest
 from physics_ep.relaxation.loop import relax
 
 from .timing import interleave, machine, measured
@@ -156,7 +157,7 @@ def measure(repeats: int = 15, threads: int = 1, seed: int = 0, graphs: bool = T
                 "EP step",
                 medians["ep"],
                 1.0,
-                max(float(e.residual.max()) for e in step.equilibria),
+                greatest(float(e.residual.max()) for e in step.equilibria),
                 "/".join(str(e.iterations) for e in step.equilibria),
             ),
         ]

@@ -21,6 +21,7 @@ from physics_ep.cost import COSTS
 from physics_ep.data.augmentation import AUGMENTATIONS
 from physics_ep.errors import InputError
 from physics_ep.estimators.propagation import EquilibriumPropagation, NegativeNudgeError
+from physics_ep.extremes import greatest
 from physics_ep.moved import moved_names
 from physics_ep.predictive_coding import vgg5
 from physics_ep.storage.files import replacing
@@ -215,7 +216,7 @@ class RuleTraining:
 
     def _learn_ep(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, int, float]:
         step = self.ep.backward(self.network, x, y)
-        return step.loss, step.skipped, max(float(e.residual.max()) for e in step.equilibria)
+        return step.loss, step.skipped, greatest(float(e.residual.max()) for e in step.equilibria)
 
     def _learn_backprop(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, int, float]:
         loss = self.cost(self.network(x).float(), y).mean()

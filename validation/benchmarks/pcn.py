@@ -24,6 +24,7 @@ import torch
 
 from physics_ep import placement
 from physics_ep.cost import Cost, CrossEntropy, SquaredError
+from physics_ep.extremes import least
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp, vgg5, vgg10
 
 from .counting import floors, with_floors
@@ -176,7 +177,7 @@ def _rows(case: Case, repeats: int, seed: int) -> list[dict[str, object]]:
         if recipe.opposite == "mirrored"
     }
     settled = {name: subject.settled(name) for name in clock.seconds}
-    cosines = {name: min(row.cosine for row in subject.agreement(name, exact)) for name in clock.seconds}
+    cosines = {name: least(row.cosine for row in subject.agreement(name, exact)) for name in clock.seconds}
     found = floors(calls, min(repeats, case.rounds))
     units = [min(clock.median(name)[k] for name in OPPONENTS) for k in range(2)]
     targets = {recipe.name: recipe.target for recipe in (*case.recipes, *case.slow)}

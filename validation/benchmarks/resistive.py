@@ -18,6 +18,7 @@ from hardware_models.resistive.network import ResistiveNetwork
 from physics_ep import placement
 from physics_ep.cost import SquaredError
 from physics_ep.estimators.propagation import EquilibriumPropagation
+from physics_ep.extremes import greatest
 from physics_ep.relaxation.loop import relax
 
 from .counting import floors
@@ -115,7 +116,7 @@ def measure(
             "EP step 1568-1024-10, batch 32",
             medians["ep"],
             ratio,
-            max(float(e.residual.max()) for e in step.equilibria),
+            greatest(float(e.residual.max()) for e in step.equilibria),
             "/".join(str(e.iterations) for e in step.equilibria),
             floor["ep"],
         ),

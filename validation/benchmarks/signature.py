@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 from physics_ep.errors import InputError, argument_error
+from physics_ep.extremes import greatest
 from physics_ep.storage.outputs import write_json, writing
 from validation.sweeps.points import TARGETS
 from validation.sweeps.table import TolerancePoint, ToleranceTable
@@ -48,7 +49,7 @@ def rows(tables: dict[str, ToleranceTable]) -> list[list[str]]:
 def _cell(point: TolerancePoint) -> str:
     """What one mode of gates says of a point."""
     weights = [layer for layer in point.layers if "weight" in layer.name]
-    worst = [max(1 - getattr(w, target).cosine for w in weights) for target in TARGETS]
+    worst = [greatest(1 - getattr(w, target).cosine for w in weights) for target in TARGETS]
     text = " / ".join("none" if math.isnan(gap) else f"{gap:.0e}" for gap in worst)
     if math.isfinite(point.free_share):
         text += f"; {point.free_share:.0%} free by {point.solver}, {point.free_error:.0%} wrong"

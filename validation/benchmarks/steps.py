@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 
 from physics_ep.cost import Cost
 from physics_ep.estimators.propagation import EquilibriumPropagation
+from physics_ep.extremes import greatest
 from physics_ep.moved import moved_names
 from physics_ep.predictive_coding import PredictiveCodingNetwork, to_sequential
 from physics_ep.predictive_coding.published import EverywhereModPgd
@@ -189,7 +190,7 @@ class StepSubject:
         return {
             "beta": found.beta,
             "sweeps": "/".join(map(str, found.iterations)),
-            "residual": max(float(r.max()) for r in found.residuals),
+            "residual": greatest(float(r.max()) for r in found.residuals),
         }
 
     def _backprop(self, name: str, module: torch.nn.Module) -> None:

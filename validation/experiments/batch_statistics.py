@@ -24,6 +24,7 @@ from physics_ep.config import DataSection
 from physics_ep.cost import CrossEntropy
 from physics_ep.data.datasets import Dataset, load_dataset
 from physics_ep.estimators.propagation import EquilibriumPropagation, estimate_gradient
+from physics_ep.extremes import greatest, least
 from physics_ep.placement import threads
 from physics_ep.predictive_coding import from_module
 from physics_ep.system import EnergySystem
@@ -128,7 +129,7 @@ def train_twins(
                 "beta": step.beta,
                 "lambda": 1 / ep.stability_limit,
                 "K": max(e.iterations for e in nudged),
-                "residual": max(float(e.residual.max()) for e in nudged),
+                "residual": greatest(float(e.residual.max()) for e in nudged),
                 "loss": float(step.loss),
             }
         )
@@ -204,10 +205,10 @@ def _look(ep: EquilibriumPropagation, net: EnergySystem, x: torch.Tensor, y: tor
     rows = compare(found, exact)
     nudged = step.equilibria[1:]
     return {
-        "cosine": min(row.cosine for row in rows if not row.zero),
+        "cosine": least(row.cosine for row in rows if not row.zero),
         "relative_error": total_error(found, exact),
         "K": max(e.iterations for e in nudged),
-        "residual": max(float(e.residual.max()) for e in nudged),
+        "residual": greatest(float(e.residual.max()) for e in nudged),
     }
 
 

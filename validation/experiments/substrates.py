@@ -15,6 +15,7 @@ from physics_ep import relax, simulate
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import NotConverged
 from physics_ep.estimators.propagation import NegativeNudgeError
+from physics_ep.extremes import greatest
 from physics_ep.predictive_coding import PredictiveCodingNetwork
 from physics_ep.progress import SILENT, Progress, task
 from physics_ep.runs.metrics import classification_error
@@ -142,7 +143,7 @@ def place(
         for substrate in substrates:
             ideal = map_pcn(net, substrate, calibration=x)
             grads, step = ideal.estimate(x, y, cost, beta=beta)
-            residual = max(float(e.residual.max()) for e in step.equilibria)
+            residual = greatest(float(e.residual.max()) for e in step.equilibria)
             advance(1, substrate=substrate)
             adaptation = np.full((instances, len(names)), np.nan)
             feedforward, transfer = adaptation.copy(), adaptation.copy()
@@ -159,7 +160,7 @@ def place(
                     own, step = mapped.estimate(x, y, cost, beta=beta)
                 except (NotConverged, NegativeNudgeError):
                     continue
-                residual = max(residual, *(float(e.residual.max()) for e in step.equilibria))
+                residual = greatest((residual, *(float(e.residual.max()) for e in step.equilibria)))
                 feedforward[r] = _cosines(own, reference_gradient("feedforward", mapped, x, y, cost), names)
                 transfer[r], adaptation[r] = _cosines(own, exact, names), feedforward[r]
                 if mapped.system.has_gates:

@@ -18,6 +18,7 @@ from physics_ep.data.datasets import digits, load_dataset
 from physics_ep.errors import InputError
 from physics_ep.estimators.coupled_learning import CoupledLearning
 from physics_ep.estimators.propagation import EquilibriumPropagation
+from physics_ep.extremes import least
 from physics_ep.predictive_coding import mlp, vgg10
 from physics_ep.registry import build_system
 from physics_ep.relaxation.loop import relax
@@ -83,7 +84,7 @@ def early_inference(seed: int, time: float = 0.1) -> float:
     data = digits()
     x, labels = data.train_x[:16].flatten(1), data.train_y[:16]
     found = infer_early(network, x, SquaredError().encode(labels, 10, x.dtype), SquaredError(), times=(time,))
-    return min(row.cosine for row in found.rows)
+    return least(row.cosine for row in found.rows)
 
 
 def vgg10_cost(seed: int, side: int) -> float:

@@ -29,6 +29,7 @@ from physics_ep.cost import Cost
 from physics_ep.equilibrium import NotConverged
 from physics_ep.estimators.methods import AsymmetryWarning
 from physics_ep.estimators.propagation import NegativeNudgeError
+from physics_ep.extremes import greatest
 from physics_ep.nudging import Stencil, scheme_from_name
 from physics_ep.placement import threads
 from physics_ep.predictive_coding.forward import gate_modes
@@ -250,7 +251,7 @@ class Experiment:
             del estimate
             found[f"{own}status"][r] = FOUND
             of_these = slice(None) if step.used is None else step.used
-            found[f"{own}residual"][r] = max(float(e.residual[of_these].max()) for e in step.equilibria)
+            found[f"{own}residual"][r] = greatest(float(e.residual[of_these].max()) for e in step.equilibria)
         if np.isnan(found["free_share"][r]):
             self._seek(found, r, mapped)
         found["seconds"][r] = time.perf_counter() - began

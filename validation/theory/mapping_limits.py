@@ -27,6 +27,7 @@ from physics_ep.blocks import largest
 from physics_ep.cost import Cost
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError, argument_error
+from physics_ep.extremes import greatest
 from physics_ep.maps import DenseLink
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
 
@@ -274,7 +275,7 @@ def copy_damage(
         estimate = mapped.gradient(x, y, cost, beta=beta, tolerance=tolerance, method="energy")
     except NotConverged:
         return math.nan
-    return max(1 - row.cosine for row in compare(estimate, backprop_gradient(mapped.perturbed, x, y, cost)))
+    return greatest(1 - row.cosine for row in compare(estimate, backprop_gradient(mapped.perturbed, x, y, cost)))
 
 
 def _largest_sum(blocks: Sequence[torch.Tensor]) -> float:
