@@ -161,7 +161,8 @@ class AdjointPhase(PairedPhase):
 def _times(gain: torch.Tensor | None, driver: float) -> torch.Tensor | None:
     if driver == 1:
         return gain
-    return torch.tensor(driver) if gain is None else driver * gain
+    # In float64: one number keeps its digits, and leaves blocks of float32 beside it what they are.
+    return torch.tensor(driver, dtype=torch.float64) if gain is None else driver * gain
 
 
 def _over(current: torch.Tensor, load: torch.Tensor | None) -> torch.Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hardware_models import DeviceModel, map_pcn
+from hardware_models.mapping.adjoint import coupled
 from hardware_models.mapping.gates import method_of
 from physics_ep import CrossEntropy, relax
 from physics_ep.errors import InputError
@@ -19,6 +20,7 @@ from validation.gradients import compare, total_error
 from validation.references import adaptation_gradient
 
 THREE = {"copy_mismatch_h": 0.01, "copy_mismatch_u": 0.01, "copy_mismatch_transpose": 0.01}
+GAINS = {**THREE, "mirror_mismatch": 0.01}
 SEPARATE = {"copies": "independent", "programming_noise": 0.01}
 
 
@@ -141,6 +143,24 @@ def test_ordinary_ep_on_separate_copies_warns_with_the_asymmetry() -> None:
     stacked = dense(phase, system)
     exact = float((stacked - stacked.mT).norm() / stacked.norm()) / 2
     assert step.asymmetry == pytest.approx(exact, rel=0.1)
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.2])
+@pytest.mark.parametrize("fields", [THREE, {"transpose": "array", "copy_mismatch_transpose": 0.1}, GAINS])
+def test_currents_of_the_transposed_phase_are_the_transposed_ones(fields: dict, gain: float) -> None:
+    """c . J b = b . J^T c to the rounding of float64, by random vectors: a gain that stood in float32 between them,
+    as that of the drivers of a weak feedback did, leaves 1e-9."""
+    mapped, x, _ = mapped_case("hopfield", "tanh", (6, 10, 8, 4), **fields, feedback_gain=gain)
+    system = mapped.system
+    phase = system.phase(system.prepare(x), origin=relax(system, x).state, balanced=True)
+    generator = torch.Generator().manual_seed(0)
+    b, c = ([[torch.randn(p.shape, generator=generator).double() for p in phase.p] for _ in "hu"] for _ in "bc")
+    images = coupled(phase, *b), coupled(phase.adjoint(), *c)
+    one, other = (
+        sum(float((v * w).sum()) for sides in zip(own, image, strict=True) for v, w in zip(*sides, strict=True))
+        for own, image in zip((c, b), images, strict=True)
+    )
+    assert abs(one - other) < 1e-13 * abs(one)
 
 
 def test_a_saturated_unit_hides_no_difference_of_copies() -> None:
