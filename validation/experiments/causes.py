@@ -41,6 +41,7 @@ from physics_ep.placement import threads
 from physics_ep.storage.outputs import write_json
 
 from .in_situ import HEADROOM, learn_in_situ
+from .tables import finite, of_how_many, read_rows
 
 CAUSES: dict[str, dict[str, Any]] = {
     "mismatch 10 %": {"device_mismatch": 0.1},
@@ -281,14 +282,7 @@ def read(path: Path, network: str = "digits") -> list[dict[str, Any]]:
     InputError
         If it is damaged, something else, or of another recipe.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        rows = found["rows"]
-        assert tuple(found["recipe"]) == RECIPES[network].overrides
-        assert all({"key", "seed", *FOUND} <= set(row) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError):
-        raise argument_error("out", "hold a table of causes of this recipe, or none", repr(str(path))) from None
-    return rows
+    return read_rows(path, "causes", ("key", "seed", *FOUND), {"recipe": RECIPES[network].overrides})
 
 
 def markdown(rows: Sequence[dict[str, Any]], network: str = "digits", intervals: bool = False) -> str:
@@ -316,24 +310,21 @@ def markdown(rows: Sequence[dict[str, Any]], network: str = "digits", intervals:
     return "\n".join(lines)
 
 
-def _there(values: Sequence[float | None]) -> list[float]:
-    return [100 * v for v in values if v is not None]
-
-
 def _spread(values: Sequence[float | None]) -> str:
-    there = _there(values)
+    there = [100 * v for v in finite(values)]
     if not there:
         return "none"
     low, middle, high = (f"{v:.0f}" for v in (min(there), np.mean(there), max(there)))
-    return middle if low == high else f"{middle} ({low}..{high})"
+    told = middle if low == high else f"{middle} ({low}..{high})"
+    return of_how_many(told, len(there), len(values))
 
 
 def _interval(values: Sequence[float | None]) -> str:
-    there = _there(values)
+    there = [100 * v for v in finite(values)]
     if len(there) < FEWEST:
         return _spread(values)
     found = mean_interval(there)
-    return f"{found.mean:.1f} +- {found.high - found.mean:.1f}"
+    return of_how_many(f"{found.mean:.1f} +- {found.high - found.mean:.1f}", len(there), len(values))
 
 
 def main(words: list[str] | None = None) -> None:

@@ -14,6 +14,7 @@ they do; `physics-ep figure copies --from FOLDER/relu.h5` draws it.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -24,7 +25,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hardware_models import DeviceModel, map_pcn
@@ -37,6 +37,7 @@ from physics_ep.data.datasets import load_dataset
 from physics_ep.equilibrium import NotConverged
 from physics_ep.errors import InputError, argument_error
 from physics_ep.estimators.propagation import NegativeNudgeError
+from physics_ep.extremes import greatest
 from physics_ep.placement import threads
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
 from physics_ep.predictive_coding.forward import GATES
@@ -48,6 +49,7 @@ from physics_ep.storage.outputs import write_json, writing
 from ..gradients import compare
 from ..oracles import Gradients, OracleError
 from ..references import REFERENCES, differs, of_equilibrium, reference_gradient
+from .tables import median, read_rows
 
 SIZES = (64, 64, 64, 10)
 GAINS = {"tanh": 1.0, "hard_tanh": 1.0, "relu": 6**0.5}
@@ -57,6 +59,23 @@ BATCH, TEST = 16, 100
 BETA = 0.01
 LEARNING_BATCH, LEARNING_STEPS = 32, 300
 """Examples of a step of learning in place, and the steps of a phase after which an example is left out of it."""
+
+
+RECIPE = {
+    "sizes": SIZES,
+    "beta": BETA,
+    "scheme": "centered",
+    "gates": "held, live",
+    "cost": "cross_entropy",
+    "batch": BATCH,
+    "test": TEST,
+    "dtype": "float64",
+    "calibration": "training examples",
+    "in place": [LEARNING_BATCH, LEARNING_STEPS],
+}
+"""What rows are made by, as a file tells it: rows of another recipe have no median with these."""
+KEYS = ("key", "instance", "gaps")
+"""What each row of a table has."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +277,7 @@ def _references(mapped: Mapped, x: torch.Tensor, y: torch.Tensor, cost: CrossEnt
 def _worst(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> float:
     names = [name for name in exact if name.endswith("weight")]
     rows = compare({n: estimate[n] for n in names}, {n: exact[n] for n in names})
-    return max(1 - row.cosine for row in rows)
+    return greatest(1 - row.cosine for row in rows)
 
 
 def measure(
@@ -291,7 +310,8 @@ def measure(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "copies.json"
-    rows = read(path) if path.exists() else []
+    rows = read_rows(path, "copies", KEYS, {"recipe": RECIPE}) if path.exists() else []
+    told = json.loads(path.read_text(encoding="utf-8")).get("networks", {}) if rows else {}
     done = {(row["key"], row["instance"]) for row in rows}
     data = load_dataset(load_config("pcn-digits").data)
     x, y = data.test_x[:TEST].flatten(1).double(), data.test_y[:TEST]
@@ -304,46 +324,50 @@ def measure(
                 if (case.key, instance) in done:
                     continue
                 if case.activation not in nets:
-                    nets[case.activation] = network_of(case.activation, folder)
+                    nets[case.activation] = net = network_of(case.activation, folder)
+                    require_same(told, case.activation, network_told(net, x, y), folder)
                 net = nets[case.activation]
-                mapped = map_pcn(net, case.substrate, case.device, instance, calibration=x)
+                mapped = map_pcn(net, case.substrate, case.device, instance, calibration=learned_x[:TEST])
                 way = WAYS.get(case.way)
                 if way is not None and way.epochs:
                     learn_in_place(mapped, learned_x, learned_y, way.epochs)
                 rows.append(asdict(measured(case, instance, mapped, x, y)))
-                write_json(path, {"conditions": conditions(nets, x, y), "rows": rows})
+                write_json(path, {"recipe": RECIPE, "networks": told, "rows": rows})
                 tell(f"{case.key}, instance {instance}: {rows[-1]['seconds']:.1f} s")
     return rows
 
 
-def conditions(nets: dict[str, PredictiveCodingNetwork], x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
-    """The conditions under which the table was measured, by name."""
+def network_told(net: PredictiveCodingNetwork, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
+    """What a table tells of the network that was meant: error on the test examples, and a digest of the weights."""
+    digest = hashlib.sha256()
+    for _, p in sorted(net.state_dict().items()):
+        digest.update(p.cpu().numpy().tobytes())
     with torch.no_grad():
-        errors = {name: float((net(x).argmax(1) != y).double().mean()) for name, net in nets.items()}
-    told = {"sizes": SIZES, "beta": BETA, "scheme": "centered", "gates": "held, live", "cost": "cross_entropy"}
-    return {
-        **told,
-        "batch": BATCH,
-        "test": len(x),
-        "dtype": "float64",
-        "error of the network that was meant": errors,
-    }
+        return {"error": float((net(x).argmax(1) != y).double().mean()), "digest": digest.hexdigest()}
+
+
+def require_same(told: dict[str, Any], name: str, found: dict[str, Any], folder: Path) -> None:
+    """Add a network to those that a table tells, or refuse one that is not the one told.
+
+    Raises
+    ------
+    InputError
+        If rows are there of a network of other weights.
+    """
+    if told.setdefault(name, found)["digest"] != found["digest"]:
+        must = f"hold the network {name}.h5 of the rows that are there"
+        raise argument_error("out", must, f"{str(folder)!r}, which holds another")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a table that was begun.
+    """Read the rows of a table that was begun, of whatever recipe.
 
     Raises
     ------
     InputError
         If it is damaged or something else.
     """
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        assert all({"key", "instance", "gaps"} <= set(row) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError):
-        raise argument_error("out", "hold a table of copies, or none", repr(str(path))) from None
-    return rows
+    return read_rows(path, "copies", KEYS)
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -374,11 +398,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _quartiles(values: Sequence[float | None], form: str) -> str:
-    there = np.array([v for v in values if v is not None and math.isfinite(v)])
-    if not there.size:
-        return "none"
-    low, middle, high = (form.format(max(v, 0.0)) for v in np.percentile(there, (25, 50, 75)))
-    return middle if low == middle == high else f"{middle} ({low}..{high})"
+    return median([None if v is None else 0.0 if v < 0 else v for v in values], form, quartiles=True)
 
 
 def main(words: list[str] | None = None) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import math
 import sys
@@ -38,6 +39,7 @@ from physics_ep.blocks import flat
 from physics_ep.cost import CrossEntropy
 from physics_ep.errors import InputError, argument_error
 from physics_ep.estimators.methods import AsymmetryWarning
+from physics_ep.extremes import greatest, least
 from physics_ep.nudging import Nudge
 from physics_ep.placement import threads
 from physics_ep.predictive_coding import PredictiveCodingNetwork, efficientnet_lite0
@@ -45,6 +47,7 @@ from physics_ep.storage.outputs import write_json, write_text, writing
 
 from ..gradients import GradientReport, compare, gradient_report
 from ..oracles import Gradients
+from .tables import read_rows
 
 BETA = 1e-4
 """Nudge of the gradients on substrates; some five times the automatic one, at which float32 has digits to spare."""
@@ -230,14 +233,14 @@ def measured(mapped: Mapped, x: torch.Tensor, y: torch.Tensor, meant: dict[str, 
         "right": right,
         "five": five,
         "K": max(e.iterations for e in nudged),
-        "residual": max(float(e.residual.max()) for e in nudged),
+        "residual": greatest(float(e.residual.max()) for e in nudged),
         "settled": step.skipped == 0,
     }
     if row["settled"]:
         own_network = backprop(mapped.perturbed, a, b)
         for name, exact in (("transfer", meant), ("feedforward", own_network)):
             cosines = [r.cosine for r in compare(own, exact) if r.name.endswith("weight")]
-            row[name] = [min(cosines), float(np.median(cosines))]
+            row[name] = [least(cosines), float(np.median(cosines))]
     row["gain"] = 0.0 if mapped.system.shared else loop_gain(mapped, x[:1], y[:1])
     return {**row, "seconds": time.process_time() - began}
 
@@ -266,6 +269,26 @@ def learnt(
     return {"course": course, "losses": losses, "rate": rate, "seconds": time.process_time() - began}
 
 
+def calibrating(x: torch.Tensor) -> torch.Tensor:
+    """Photographs that set the full scales: those behind the ones of which gradients are taken, which are told
+    nothing of themselves then; these where there are no others."""
+    others = x[GRADIENT : 2 * GRADIENT]
+    return others if len(others) else x[:GRADIENT]
+
+
+def made_by(x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
+    """What rows are made by, as their file tells it: rows of other photographs have no median with these."""
+    digest = hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).hexdigest()
+    return {
+        "beta": BETA,
+        "photographs": len(x),
+        "size": x.shape[-1],
+        "digest": digest,
+        "gradients": GRADIENT,
+        "calibration": "photographs behind those of the gradients",
+    }
+
+
 def instances_of(
     name: str,
     chosen: Sequence[PhotographCase],
@@ -273,11 +296,12 @@ def instances_of(
     count: int,
     net: PredictiveCodingNetwork,
     x: torch.Tensor,
+    y: torch.Tensor,
     act: Callable[[Mapped], dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """Rows of all instances of these cases; what FOLDER/NAME.json holds already is not measured again."""
-    path = out / f"{name}.json"
-    rows = rows_of(path)
+    path, recipe = out / f"{name}.json", made_by(x, y)
+    rows = rows_of(path, recipe)
     done = {(row["key"], row["instance"]) for row in rows}
     with writing("validation.experiments.photographs") as call:
         path = call.claim("out", path, goes_on=path if rows else None)
@@ -286,30 +310,23 @@ def instances_of(
                 if (case.key, instance) in done:
                     continue
                 device = DeviceModel(**case.fields)
-                mapped = map_pcn(net, case.substrate, device, instance, calibration=x[:GRADIENT])
+                mapped = map_pcn(net, case.substrate, device, instance, calibration=calibrating(x))
                 row = {"key": case.key, "instance": instance, "size": x.shape[-1], **act(mapped)}
                 rows.append(row)
-                write_json(path, {"beta": BETA, "photographs": len(x), "gradients": GRADIENT, "rows": rows})
+                write_json(path, {**recipe, "rows": rows})
                 print(json.dumps(row), flush=True)
     return rows
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
+def rows_of(path: Path, recipe: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Rows that a file of this experiment holds; none, if there is no such file.
 
     Raises
     ------
     InputError
-        If it holds something else.
+        If it holds something else, or rows of another recipe than this, as `made_by` has it.
     """
-    if not path.exists():
-        return []
-    try:
-        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        assert all({"key", "instance"} <= set(row) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError):
-        raise argument_error("out", f"hold a {path.name} of this experiment, or none", repr(str(path))) from None
-    return rows
+    return read_rows(path, "this experiment", ("key", "instance"), recipe) if path.exists() else []
 
 
 def table(rows: Sequence[dict[str, Any]], chosen: Sequence[PhotographCase]) -> str:
@@ -401,12 +418,13 @@ def main(words: list[str] | None = None) -> None:
                     told.instances,
                     net,
                     x,
+                    y,
                     lambda mapped: measured(mapped, x, y, meant),
                 )
                 print(table(rows, chosen))
             else:
                 rows = instances_of(
-                    told.what, chosen, told.out, told.instances, net, x, lambda mapped: learnt(mapped, x, y)
+                    told.what, chosen, told.out, told.instances, net, x, y, lambda mapped: learnt(mapped, x, y)
                 )
                 print(learning_table(rows, chosen))
     except InputError as error:

@@ -24,6 +24,7 @@ from hardware_models.mapping.mapped import NotRealisable
 from hardware_models.mapping.stability import Certificate, certify
 from physics_ep import relax
 from physics_ep.blocks import State
+from physics_ep.extremes import greatest
 from physics_ep.predictive_coding import mlp
 
 UNITS = {"hopfield": ("tanh", "relu"), "resistive": ("hard_tanh", "relu"), "oscillator": ("hard_tanh", "relu")}
@@ -122,7 +123,7 @@ def follow(
             d = motion.velocity(motion.inside(_moved(w, c, step)))
             mean = tuple((p + 2 * q + 2 * r + s) / 6 for p, q, r, s in zip(a, b, c, d, strict=True))
             w = motion.inside(_moved(w, mean, step))
-            distance.append(max(float((p - q).abs().max()) for p, q in zip(w, rest, strict=True)) / size)
+            distance.append(greatest(float((p - q).abs().max()) for p, q in zip(w, rest, strict=True)) / size)
             if not math.isfinite(distance[-1]) or (len(distance) > 50 and min(distance[-50:]) > 10 * LEFT):
                 return "unstable", math.nan
             if len(distance) > 50 and max(distance[-50:]) < GONE:
@@ -163,6 +164,7 @@ def place(substrate: str, activation: str, seed: int, error: float) -> Placed | 
         copy_mismatch_transpose=2 * error,
     )
     try:
+        # Full scales by the very input: they are part of the circuit, whose certificate and course are compared.
         system = map_pcn(net, substrate, device, seed=seed, calibration=x).system
     except NotRealisable:
         return None

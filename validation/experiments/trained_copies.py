@@ -32,7 +32,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hardware_models import DeviceModel, map_pcn
@@ -43,9 +42,10 @@ from physics_ep.blocks import State
 from physics_ep.cost import CrossEntropy
 from physics_ep.data.datasets import digits
 from physics_ep.equilibrium import NotConverged
-from physics_ep.errors import InputError, argument_error
+from physics_ep.errors import InputError
 from physics_ep.estimators.methods import AsymmetryWarning
 from physics_ep.estimators.step import Step
+from physics_ep.extremes import greatest
 from physics_ep.jacobians import Jacobian
 from physics_ep.placement import threads
 from physics_ep.predictive_coding import PredictiveCodingNetwork, mlp
@@ -54,6 +54,7 @@ from physics_ep.storage.outputs import write_json
 from ..gradients import compare, total_error
 from ..oracles import OracleError
 from ..references import adaptation_gradient, of_equilibrium
+from .tables import median, read_rows
 
 SIZES = {3: (64, 32, 32, 10), 10: (64, *[24] * 9, 10)}
 """Layers of the networks, by depth."""
@@ -194,7 +195,7 @@ def condition(mapped: Mapped, state: State, x: torch.Tensor) -> float:
 
 def worst_gap(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> float:
     """1 - cosine of the worst tensor; NaN if any is."""
-    return float(np.max([1 - row.cosine for row in compare(estimate, exact)]))
+    return greatest(1 - row.cosine for row in compare(estimate, exact))
 
 
 def exactness(mapped: Mapped, x: torch.Tensor, y: torch.Tensor, betas: tuple[float, float]) -> dict[str, float]:
@@ -226,7 +227,7 @@ def exactness(mapped: Mapped, x: torch.Tensor, y: torch.Tensor, betas: tuple[flo
         "enough": enough,
         "at_enough": gap(found(enough, "asymmetric")) if enough < betas[0] else gap(coarse),
         "condition": condition(mapped, step.equilibria[0].state, x),
-        "moved": max(float(d.abs().max()) for d in step.equilibria[1].displacement or ()),
+        "moved": greatest(float(d.abs().max()) for d in step.equilibria[1].displacement or ()),
         "order": math.log10(total_error(coarse, exact) / total_error(fine, exact)),
         "coarse": betas[0],
         "ordinary": math.nan,
@@ -276,25 +277,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     InputError
         If it is damaged, something else, or of another recipe.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        rows = found["rows"]
-        assert found["recipe"] == RECIPE
-        assert all({"key", "instance"} <= set(row) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError):
-        must = "hold a table of trained copies of this recipe, or none"
-        raise argument_error("out", must, repr(str(path))) from None
-    return rows
+    return read_rows(path, "trained copies", ("key", "instance"), {"recipe": RECIPE})
 
 
 def median_of(rows: Sequence[dict[str, Any]], name: str, form: str) -> str:
     """Median of a quantity over the rows that have it, with their number where some lack it; 'none' of none."""
-    values = [float(row[name]) for row in rows if row.get(name) is not None]
-    there = [value for value in values if math.isfinite(value)]
-    if not there:
-        return "none"
-    told = form.format(np.median(there))
-    return told if len(there) == len(rows) else f"{told} ({len(there)} of {len(rows)})"
+    return median([row.get(name) for row in rows], form)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
