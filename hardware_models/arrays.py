@@ -21,6 +21,14 @@ def columns(tensor: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(_on_host(tensor).numpy().T)
 
 
+def plain(values: Any) -> Any:
+    """What users give as numbers, a tensor among them without its history: numpy reads no tensor that has one."""
+    if not isinstance(values, torch.Tensor):
+        return values
+    values = _on_host(values)
+    return (values.double() if values.is_floating_point() else values).numpy()  # numpy has no bfloat16 either
+
+
 def _on_host(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.device.type != "cpu":
         raise InputError(
@@ -66,7 +74,7 @@ def nodes(name: str, given: Any, n_nodes: int) -> np.ndarray:
 def numbers(name: str, given: Any, count: int) -> np.ndarray:
     """A finite float64 copy of shape (count,), or InputError."""
     try:
-        found = np.array(given, dtype=np.float64)
+        found = np.array(plain(given), dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"Argument {name} must hold numbers, but was {type(given).__name__}.") from error
     if found.shape != (count,):

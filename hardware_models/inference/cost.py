@@ -235,7 +235,7 @@ def _to_rest(system: PhysicalSystem, x: torch.Tensor) -> Trajectory:
         course = simulate(system, x, LONGEST * SPAN * system.time_constant, stop_when_settled=AT_REST)
     except InputError as error:
         raise _UnknownError(f"because it cannot be followed in time: {error}") from None
-    if bool((course.residual[-1] > AT_REST * course.residual.amax(0)).any()):
+    if not bool((course.residual[-1] <= AT_REST * course.residual.amax(0)).all()):
         raise _UnknownError(f"because it is not at rest after {LONGEST * SPAN:g} time constants")
     return course
 

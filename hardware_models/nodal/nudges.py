@@ -13,6 +13,7 @@ import numpy as np
 
 from physics_ep.errors import argument_error
 
+from ..arrays import plain
 from ..netlists.outputs import output_pairs
 from ..netlists.parts import Parts
 
@@ -43,7 +44,7 @@ def nudging(parts: Parts, nudge: Any, batch: int | None = None) -> Nudging | Non
         return nudge
     try:
         names, targets, beta = nudge
-        aimed, strength = np.atleast_2d(np.array(targets, np.float64)), float(beta)
+        aimed, strength = np.atleast_2d(np.array(plain(targets), np.float64)), float(beta)
     except (TypeError, ValueError) as error:
         raise argument_error("nudge", "be (node names, targets in volts, beta in siemens)", repr(nudge)) from error
     names, pairs = output_pairs(names, parts.nodes, "node of nudge")

@@ -19,6 +19,7 @@ import numpy as np
 from physics_ep.equilibrium import Status
 from physics_ep.errors import InputError, argument_error
 
+from ..arrays import plain
 from ..netlists.parts import Parts
 from ..netlists.resting import resting
 from ..netlists.shunts import with_gmin
@@ -361,7 +362,7 @@ def source_volts(parts: Parts, sources: Any) -> Array:
     own = parts.group("voltage_source").values.reshape(1, -1)
     if sources is None:
         return own
-    volts = np.array(sources, np.float64)
+    volts = np.array(plain(sources), np.float64)
     if volts.ndim != 2 or volts.shape[1] != own.shape[1] or not len(volts):
         raise argument_error("sources", f"have the shape (B, {own.shape[1]})", volts.shape)
     if not np.isfinite(volts).all():
@@ -391,7 +392,7 @@ def _started(equations: NodalEquations, start: Any, batch: int) -> Array:
         if given.shape[1] != z.shape[1]:
             raise argument_error("start", f"have {z.shape[1]} unknowns", given.shape[1])
     else:
-        given = np.atleast_2d(np.array(start, np.float64))
+        given = np.atleast_2d(np.array(plain(start), np.float64))
         if given.ndim != 2 or given.shape[1] != equations.n_nodes:
             raise argument_error("start", f"have the shape ({batch}, {equations.n_nodes})", given.shape)
     if len(given) not in (1, batch) or not np.isfinite(given).all():

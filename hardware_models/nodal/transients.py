@@ -25,6 +25,7 @@ from physics_ep.errors import InputError, argument_error, require_count, unknown
 from physics_ep.nudging import Nudge
 from physics_ep.progress import SILENT, Progress, task
 
+from ..arrays import plain
 from ..netlists.parts import Group, Parts
 from ..netlists.topology import find_loop
 from ..netlists.waveforms import Waveforms
@@ -138,7 +139,7 @@ def transient(
         raise argument_error("rtol and atol", "be positive", (rtol, atol))
     require_count("every", every)
     require_count("max_steps", max_steps)
-    volts = source_volts(parts, inputs)
+    volts, start = source_volts(parts, inputs), plain(start)
     held = nudging(parts, _conductances(circuit, nudge))
     waves = Waveforms(parts, None if inputs is None else volts, duration)
     stepper = Stepper(parts, held, METHODS[method], rtol, atol, by_part, waves.longest)

@@ -23,6 +23,7 @@ import numpy as np
 
 from physics_ep.errors import InputError, argument_error
 
+from ..arrays import plain
 from ..laws.elements import THERMAL_VOLTAGE
 from ..netlists.parts import GROUND, Parts
 from ..netlists.writer import netlist_lines, part_names
@@ -328,7 +329,7 @@ def ngspice_frequency_response(
 
 def source_table(parts: Parts, sources: np.ndarray) -> np.ndarray:
     """Voltages of the sources as a float64 array (B, n_sources), or InputError."""
-    table = np.asarray(sources, dtype=np.float64)
+    table = np.asarray(plain(sources), dtype=np.float64)
     count = len(parts.group("voltage_source"))
     if table.ndim != 2 or table.shape[1] != count or not np.isfinite(table).all():
         raise argument_error("sources", f"be finite volts of shape (B, {count})", table.shape)

@@ -18,6 +18,7 @@ from physics_ep.errors import InputError, argument_error, unknown_name
 from physics_ep.storage.files import checked_path
 from physics_ep.storage.outputs import writing
 
+from ..arrays import plain
 from ..circuits.reduction import reduce
 from ..laws.elements import ELEMENTS
 from ..netlists.netlist import write_netlist
@@ -90,7 +91,7 @@ def nudged_parts(parts: Parts, outputs: Sequence[str], targets: Sequence[float] 
     sources = Group(
         tuple(f"Vtarget{k}" for k in count),
         np.stack([own, at[:, 1]], axis=1),
-        np.array(targets, dtype=np.float64).reshape(-1, 1),
+        np.array(plain(targets), dtype=np.float64).reshape(-1, 1),
     )
     nudges = Group(
         tuple(f"Gnudge{k}" for k in count),
@@ -209,7 +210,7 @@ def ngspice_phases(
         If ngspice is refused its input or fails, as in `ngspice_operating_point`.
     """
     sources = source_table(parts, sources)
-    targets = np.asarray(targets, dtype=np.float64)
+    targets = np.asarray(plain(targets), dtype=np.float64)
     if targets.shape != (len(sources), len(outputs)):
         raise argument_error("targets", f"have the shape ({len(sources)}, {len(outputs)})", targets.shape)
     circuit = nudged_parts(parts, outputs, np.zeros(len(outputs)), 0.0)

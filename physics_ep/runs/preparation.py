@@ -518,7 +518,7 @@ def completed(config: Config, data: Data | None = None, progress: Progress | boo
         return found
     asks = "cost" not in config.ep.model_fields_set and not found.ep.new_cost().measures
     paced = not lacks_epochs(config)
-    if sized and not asks and paced:
+    if sized and not asks and paced and "max_skipped" in found.training.model_fields_set:
         return found
     examples = dataset_of(config, data, progress)
     if not paced:

@@ -74,6 +74,16 @@ def drawn(network: HopfieldNetwork, name: str) -> torch.Tensor:
     return cells.plus + cells.minus
 
 
+def test_a_course_without_numbers_is_not_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN is not above a millionth of the peak either: without this, a course that diverged has a time to rest."""
+    residual = torch.tensor([[1.0, 1.0], [1e-7, math.nan]])
+    course = type("Course", (), {"residual": residual, "time": torch.arange(2.0)})
+    monkeypatch.setattr(cost, "simulate", lambda *_, **__: course)
+    found = inference_cost(HopfieldNetwork([3, 4, 2], device="reram", seed=1), torch.rand(2, 3))
+    assert math.isnan(found.seconds)
+    assert "not at rest" in found.words["time to rest"]
+
+
 def test_a_hopfield_network_has_them_by_its_devices() -> None:
     """Every cell of a pair dissipates V^2 G from either side, as it was drawn: two that are stuck on make a weight
     of 0 and the most heat; a time constant is the device's."""

@@ -164,6 +164,8 @@ def test_a_small_table_is_learnt_by_as_many_steps_as_the_digits(flowers: Path) -
     assert config.training.max_skipped == 5 / 120
     strict = parse_config({"system": {"name": "pcn"}, "data": table, "training": {"max_skipped": 0.0}})
     assert completed(strict).training.max_skipped == 0
+    exact = {"system": {"name": "pcn", "sizes": [4, 3]}, "training": {"epochs": 3}, "data": table}
+    assert completed(parse_config(exact)).training.max_skipped == 5 / 120  # whatever else the config says itself
     medium = completed(parse_config({"system": {"name": "fitzhugh-nagumo"}, "data": table}))
     assert medium.training.dtype == "float64"
     many = (torch.rand(2000, 4).numpy(), np.arange(2000) % 3)

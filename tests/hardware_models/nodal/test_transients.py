@@ -112,6 +112,22 @@ def test_a_capacitor_charges_through_a_resistor() -> None:
     assert course.time[-1] == 8 * tau
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tensors_with_a_history_are_numbers(dtype: torch.dtype) -> None:
+    """Inputs, targets and starts that come from a network that learns: numpy takes no such tensor by itself."""
+    rows = [Part("V1", "voltage_source", ("in", "0"), (1.0,)), Part("R1", "resistor", ("in", "a"), (1e-3,))]
+    parts = Parts.collect([*rows, Part("C1", "capacitor", ("a", "0"), (1e-9,))])
+
+    def course(read) -> torch.Tensor:
+        volts, targets, start = ([[0.5]], [[0.25]], [[0.0, 0.5, 0.125]])
+        found = transient(parts, 1e-6, inputs=read(volts), nudge=(["a"], read(targets), 1e-4), start=read(start))
+        assert operating_point(parts, sources=read(volts)).voltages.shape == (1, 3)
+        return found.state[0]
+
+    own = course(lambda values: torch.tensor(values, dtype=dtype, requires_grad=True) * 1)
+    assert torch.equal(own, course(np.array))
+
+
 def test_half_of_the_energy_is_lost_whatever_the_resistance() -> None:
     """The source gives C V^2, of which the resistor takes half: else energies are not the integral of V I."""
     farad, volt = 3 * PICO, 1.5
