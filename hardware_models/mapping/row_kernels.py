@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..laws.compiled import Array, sequential
+from ..laws.compiled import Array, inner, sequential
 
 
 @sequential
@@ -124,6 +124,17 @@ def not_opposite(rows: Array, found: Array) -> None:
         found[i] = places
 
 
+@inner
+def clip_move(a: Any, d: Any, low: Any, high: Any) -> Any:
+    """clip(a + d, low, high) - clip(a, low, high) of numbers, without cancellation."""
+    s = low if a < low else a
+    s = high if s > high else s
+    m = d + (a - s)
+    below, above = low - s, high - s
+    m = below if m < below else m
+    return above if m > above else m
+
+
 @sequential
 def clip(change: Array, at: Array, low: Any, high: Any, moved: Array) -> None:
     """Write how far clips move: clip(a + d, low, high) - clip(a, low, high), without cancellation.
@@ -140,13 +151,7 @@ def clip(change: Array, at: Array, low: Any, high: Any, moved: Array) -> None:
     for i in range(change.shape[0]):
         b = i % at.shape[0]
         for j in range(change.shape[1]):
-            a = at[b, j]
-            s = low if a < low else a
-            s = high if s > high else s
-            m = change[i, j] + (a - s)
-            below, above = low - s, high - s
-            m = below if m < below else m
-            moved[i, j] = above if m > above else m
+            moved[i, j] = clip_move(at[b, j], change[i, j], low, high)
 
 
 @sequential
@@ -155,10 +160,4 @@ def clip_on(start: Array, change: Array, at: Array, low: Any, high: Any, moved: 
     for i in range(change.shape[0]):
         b = i % at.shape[0]
         for j in range(change.shape[1]):
-            a = start[i, j] + at[b, j]
-            s = low if a < low else a
-            s = high if s > high else s
-            m = change[i, j] + (a - s)
-            below, above = low - s, high - s
-            m = below if m < below else m
-            moved[i, j] = above if m > above else m
+            moved[i, j] = clip_move(start[i, j] + at[b, j], change[i, j], low, high)
