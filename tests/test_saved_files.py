@@ -75,7 +75,8 @@ def check(name: str, system: EnergySystem) -> None:
 
 @pytest.mark.parametrize("name", FRESH)
 def test_state_dicts_load(name: str) -> None:
-    """Else every saved network of a user is lost: the keys and shapes of parameters are part of the contract."""
+    """If this fails, every saved network of a user is lost: the keys and shapes of parameters are part of the
+    contract."""
     states = torch.load(SAVED / "state_dicts.pt", weights_only=True)
     system = FRESH[name]()
     assert list(system.state_dict()) == expected()[name]["keys"]

@@ -64,7 +64,8 @@ def test_names_of_files_may_be_any_bytes(tmp_path: Path) -> None:
 
 
 def test_help_is_quick() -> None:
-    """Else the command feels broken: the contract is half a second (of the processor, as tests share it)."""
+    """If this fails, the command feels broken: the contract is half a second (of the processor, as tests share
+    it)."""
     used = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -77,7 +78,7 @@ def test_help_is_quick() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    """Else help is slow on a machine slower than this one."""
+    """If this fails, help is slow on a machine slower than this one."""
     code = (
         "import sys\nfrom physics_ep import cli\n"
         "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
@@ -88,7 +89,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_version_and_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
-    """Else the first two things that a user types fail."""
+    """If this fails, the first two things that a user types fail."""
     assert run("--version", capsys=capsys) == (0, f"physics-ep {physics_ep.__version__}\n", "")
     status, out, _ = run(capsys=capsys)
     assert status == 0
@@ -97,7 +98,7 @@ def test_version_and_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.full
 def test_source_tree_that_is_not_installed(tmp_path: Path) -> None:
-    """Else `python -m physics_ep` from a fresh clone knows no commands."""
+    """If this fails, `python -m physics_ep` from a fresh clone knows no commands."""
     for name in ("physics_ep", "pyproject.toml"):
         source = entries.ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
@@ -116,7 +117,7 @@ def test_source_tree_that_is_not_installed(tmp_path: Path) -> None:
 
 
 def test_train_writes_figures_and_run_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Else the contract of --json and --out is broken."""
+    """If this fails, the contract of --json and --out is broken."""
     out, figures = tmp_path / "run.h5", tmp_path / "figures.json"
     status, printed, err = run(
         "train", "hopfield-digits", *SMALL, "--out", str(out), "--json", str(figures), "--seed", "3", "--dtype",
@@ -131,7 +132,7 @@ def test_train_writes_figures_and_run_file(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_resume_needs_no_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Else a user who has only the run file cannot go on; and --quiet must print nothing."""
+    """If this fails, a user who has only the run file cannot go on; and --quiet must print nothing."""
     out = str(tmp_path / "run.h5")
     run("train", "hopfield-digits", *SMALL, "--set", "scheduler.T_max=2", "--out", out, capsys=capsys)
     status, printed, err = run("train", "--resume", out, "--set", "training.epochs=2", "--quiet", capsys=capsys)
@@ -141,7 +142,7 @@ def test_resume_needs_no_config(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.full
 def test_simulate_keeps_both_phases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Else the command shows other dynamics than it stores, or a free phase that goes uphill."""
+    """If this fails, the command shows other dynamics than it stores, or a free phase that goes uphill."""
     out, figures = tmp_path / "run.h5", tmp_path / "figures.json"
     status, printed, _ = run(
         "simulate", "hopfield", "--out", str(out), "--json", str(figures), "--examples", "2", capsys=capsys
@@ -158,7 +159,7 @@ def test_simulate_keeps_both_phases(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_info_tells_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Else a report of a fault lacks what is needed to repeat it."""
+    """If this fails, a report of a fault lacks what is needed to repeat it."""
     figures = tmp_path / "info.json"
     status, printed, _ = run("info", "--json", str(figures), "--data", "/nonexistent", capsys=capsys)
     assert status == 0
@@ -217,7 +218,7 @@ def test_info_tells_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_bad_input_is_one_line_and_status_2(
     tmp_path: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Else a slip of the keyboard ends in a page of traceback, or in status 0."""
+    """If this fails, a slip of the keyboard ends in a page of traceback, or in status 0."""
     given = [str(tmp_path / "run.h5") if a == "OUT" else a for a in arguments]
     status, out, err = run(*given, capsys=capsys)
     assert status == 2
@@ -229,7 +230,7 @@ def test_bad_input_is_one_line_and_status_2(
 
 
 def test_bars_show_the_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Else the bar of a long training shows no figures, or breaks the training that reports to it."""
+    """If this fails, the bar of a long training shows no figures, or breaks the training that reports to it."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     with Bars().task("training", total=4) as advance:
         advance(3)
@@ -240,7 +241,7 @@ def test_bars_show_the_figures(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 def test_damaged_data_and_run_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Else a truncated download or run file is a traceback."""
+    """If this fails, a truncated download or run file is a traceback."""
     for stem in (
         "train-images-idx3-ubyte",
         "train-labels-idx1-ubyte",
@@ -262,7 +263,7 @@ def test_damaged_data_and_run_files(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_errors_of_all_kinds_have_their_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Else scripts cannot tell bad input from failed work, and faults of ours hide where they are."""
+    """If this fails, scripts cannot tell bad input from failed work, and faults of ours hide where they are."""
 
     class StoppedError(Exception):
         exit_status = 1
@@ -299,7 +300,7 @@ def test_errors_of_all_kinds_have_their_status(
 def test_broken_plugin_leaves_the_others_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Else one package that cannot be imported takes the whole command down; asked for, it is named."""
+    """If this fails, one package that cannot be imported takes the whole command down; asked for, it is named."""
     gone = EntryPoint("gone", "nowhere.commands:register", "physics_ep.commands")
     core = registry.commands()["core"]
     monkeypatch.setattr(registry, "commands", lambda: {"gone": gone, "core": core})
@@ -316,7 +317,7 @@ def test_broken_plugin_leaves_the_others_alone(
 
 @pytest.mark.full
 def test_file_that_hides_a_package_is_named(tmp_path: Path) -> None:
-    """Else a user's own figures.py or hardware_models.py makes ours fail without a reason."""
+    """If this fails, a user's own figures.py or hardware_models.py makes ours fail without a reason."""
     (tmp_path / "hardware_models.py").write_text("", encoding="utf-8")
     root = {"PYTHONPATH": str(entries.ROOT)}
     status, _, err = python("-m", "physics_ep", "train", "hopfield-digits", cwd=tmp_path, environment=root)
@@ -327,7 +328,7 @@ def test_file_that_hides_a_package_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_interrupt_tells_how_to_resume(tmp_path: Path) -> None:
-    """Else Ctrl-C ends in a traceback, loses the epochs done, or leaves the user guessing."""
+    """If this fails, Ctrl-C ends in a traceback, loses the epochs done, or leaves the user guessing."""
     out = tmp_path / "run.h5"
     command = [sys.executable, "-m", "physics_ep", "train", "hopfield-digits", "--set", "training.epochs=5000"]
     with subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True) as process:

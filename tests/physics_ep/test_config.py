@@ -32,7 +32,7 @@ def network() -> torch.nn.Module:
 
 
 def test_bundled_configs_are_valid() -> None:
-    """Else a config that ships with the package does not run."""
+    """If this fails, a config that ships with the package does not run."""
     assert {"hopfield-digits", "hopfield-mnist"} <= set(bundled())
     for name in bundled():
         config = load_config(name)
@@ -40,7 +40,7 @@ def test_bundled_configs_are_valid() -> None:
 
 
 def test_file_dict_and_bundled_name_agree(tmp_path: Path) -> None:
-    """Else the three ways to give a config mean different things."""
+    """If this fails, the three ways to give a config mean different things."""
     path = bundled()["hopfield-digits"]
     copied = tmp_path / "mine.toml"
     copied.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
@@ -62,19 +62,19 @@ def test_file_dict_and_bundled_name_agree(tmp_path: Path) -> None:
     ],
 )
 def test_overrides_are_toml_values_or_bare_words(override: str, section: str, key: str, value: object) -> None:
-    """Else --set changes the wrong entry, or its type."""
+    """If this fails, --set changes the wrong entry, or its type."""
     assert load_config(SYSTEM, [override]).as_dict()[section][key] == value
 
 
 @given(value=st.one_of(st.integers(1, 10**6), st.floats(1e-6, 1e6), st.just("auto")))
 def test_override_gives_back_any_value(value: float | str) -> None:
-    """Else some numbers do not survive the way through --set."""
+    """If this fails, some numbers do not survive the way through --set."""
     config = load_config(SYSTEM, [f"ep.beta={value}"])
     assert config.ep.beta == value
 
 
 def test_override_leaves_the_callers_table_alone() -> None:
-    """Else one run's overrides leak into the next."""
+    """If this fails, one run's overrides leak into the next."""
     load_config(SYSTEM, ["system.sizes=[1, 1]"])
     assert SYSTEM["system"]["sizes"] == [4, 3, 2]
 
@@ -109,7 +109,7 @@ def test_override_leaves_the_callers_table_alone() -> None:
     ],
 )
 def test_mistakes_are_named_in_one_line(override: str, words: str) -> None:
-    """Else a misspelt or mistyped entry is ignored, or ends in a page of pydantic."""
+    """If this fails, a misspelt or mistyped entry is ignored, or ends in a page of pydantic."""
     with pytest.raises(InputError) as caught:
         load_config(SYSTEM, [override])
     assert words in str(caught.value)
@@ -127,14 +127,14 @@ def test_mistakes_are_named_in_one_line(override: str, words: str) -> None:
     ],
 )
 def test_config_that_is_none_is_named(config: Any, words: str) -> None:
-    """Else a wrong path or an empty config fails in a place that tells nothing."""
+    """If this fails, a wrong path or an empty config fails in a place that tells nothing."""
     with pytest.raises(InputError) as caught:
         load_config(config)
     assert words in str(caught.value)
 
 
 def test_toml_that_is_broken_is_named(tmp_path: Path) -> None:
-    """Else a syntax error ends in a traceback."""
+    """If this fails, a syntax error ends in a traceback."""
     path = tmp_path / "broken.toml"
     path.write_text("[system\nname=", encoding="utf-8")
     with pytest.raises(InputError, match="not valid TOML"):
@@ -154,7 +154,7 @@ def test_a_netlist_in_the_place_of_a_system_is_told_its_way(tmp_path: Path) -> N
 
 
 def test_system_by_name_file_and_options(tmp_path: Path) -> None:
-    """Else commands that take SYSTEM build another one than asked for."""
+    """If this fails, commands that take SYSTEM build another one than asked for."""
     path = tmp_path / "mine.toml"
     path.write_text('[system]\nname = "hopfield"\nsizes = [5, 4, 3]\n', encoding="utf-8")
     assert next(p.shape for p in load_system(path).parameters()) == (4, 5)
@@ -166,7 +166,7 @@ def test_system_by_name_file_and_options(tmp_path: Path) -> None:
 
 
 def test_groups_divide_parameters_by_longest_prefix() -> None:
-    """Else a layer learns at another layer's rate."""
+    """If this fails, a layer learns at another layer's rate."""
     section = load_config(
         {**SYSTEM, "optimizer": {"name": "sgd", "lr": 0.1, "groups": {"1.": {"lr": 0.2}, "1.b": {"lr": 0.3}}}}
     ).optimizer
@@ -183,7 +183,7 @@ def test_groups_divide_parameters_by_longest_prefix() -> None:
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "adamw", "RMSprop", "Adagrad", "NAdam", "Rprop"])
 def test_torch_optimizers_are_built_by_name(name: str) -> None:
-    """Else 'any optimizer of torch' is a promise not kept."""
+    """If this fails, 'any optimizer of torch' is a promise not kept."""
     section = load_config({**SYSTEM, "optimizer": {"name": name, "lr": 0.01}}).optimizer
     assert type(build_optimizer(section, network())).__name__.lower() == name.lower()
 
@@ -202,7 +202,7 @@ def test_torch_optimizers_are_built_by_name(name: str) -> None:
     ],
 )
 def test_bad_optimizer_is_named(options: dict[str, Any], words: str) -> None:
-    """Else a wrong option shows as a traceback of torch, or not at all."""
+    """If this fails, a wrong option shows as a traceback of torch, or not at all."""
     section = load_config({**SYSTEM, "optimizer": options}).optimizer
     with pytest.raises(InputError) as caught:
         build_optimizer(section, network())
@@ -211,7 +211,7 @@ def test_bad_optimizer_is_named(options: dict[str, Any], words: str) -> None:
 
 
 def test_scheduler_takes_its_length_from_the_epochs() -> None:
-    """Else a cosine schedule does not end where training does."""
+    """If this fails, a cosine schedule does not end where training does."""
     config = load_config({**SYSTEM, "optimizer": {"lr": 1.0}, "scheduler": {"name": "cosineannealinglr"}})
     optimizer = build_optimizer(config.optimizer, network())
     scheduler = build_scheduler(config.scheduler, optimizer, epochs=4)
@@ -222,7 +222,7 @@ def test_scheduler_takes_its_length_from_the_epochs() -> None:
 
 
 def test_scheduler_that_watches_the_loss_is_given_it() -> None:
-    """Else ReduceLROnPlateau cannot be used, or never reduces."""
+    """If this fails, ReduceLROnPlateau cannot be used, or never reduces."""
     config = load_config(
         {**SYSTEM, "optimizer": {"lr": 1.0}, "scheduler": {"name": "ReduceLROnPlateau", "patience": 0}}
     )
@@ -243,7 +243,7 @@ def test_scheduler_that_watches_the_loss_is_given_it() -> None:
     ],
 )
 def test_bad_scheduler_is_named(options: dict[str, Any], words: str) -> None:
-    """Else a wrong scheduler fails after the first epoch, or never shows."""
+    """If this fails, a wrong scheduler fails after the first epoch, or never shows."""
     config = load_config({**SYSTEM, "optimizer": {"lr": 1.0}, "scheduler": options})
     with pytest.raises(InputError) as caught:
         build_scheduler(config.scheduler, build_optimizer(config.optimizer, network()), 4)
@@ -251,13 +251,13 @@ def test_bad_scheduler_is_named(options: dict[str, Any], words: str) -> None:
 
 
 def test_every_torch_optimizer_and_scheduler_is_offered() -> None:
-    """Else a name that torch knows is refused."""
+    """If this fails, a name that torch knows is refused."""
     assert {"sgd", "adam", "lbfgs"} <= set(optimizers())
     assert {"cosineannealinglr", "steplr", "reducelronplateau"} <= set(schedulers())
 
 
 def test_device_dtype_and_memory_are_refused_by_name() -> None:
-    """Else a wrong device or too large a job ends in a traceback, or in a killed process."""
+    """If this fails, a wrong device or too large a job ends in a traceback, or in a killed process."""
     assert resolve_dtype("float64") == torch.float64
     assert resolve_device(None).type == "cpu"
     for bad in ("tpu", "cuda:99", "meta"):

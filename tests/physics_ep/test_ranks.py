@@ -138,7 +138,7 @@ def test_uneven_shards_train_as_one_process(together: tuple[Path, list[dict[str,
 
 
 def test_shares_of_batches_train_as_one_process(together: tuple[Path, list[dict[str, Any]]]) -> None:
-    """Else the number of processes changes the recipe: order, augmentation or size of its batches."""
+    """If this fails, the number of processes changes the recipe: order, augmentation or size of its batches."""
     folder, found = together
     # One process would also take the 49th example, which is too few for two.
     alone = train({**DIGITS, "data": {**DIGITS["data"], "augmentation": None}})
@@ -176,7 +176,7 @@ def _without_the_last(config: dict[str, Any]) -> TrainingResult:
 
 
 def test_ranks_that_cannot_keep_step_say_so(together: tuple[Path, list[dict[str, Any]]]) -> None:
-    """Else the others wait for ever for the one without a batch."""
+    """If this fails, the others wait for ever for the one without a batch."""
     for found in together[1]:
         steps, size = found["refused"]
         assert "Each of the 2 processes must have examples in every batch, but 1 have" in steps
@@ -184,7 +184,7 @@ def test_ranks_that_cannot_keep_step_say_so(together: tuple[Path, list[dict[str,
 
 
 def test_one_process_of_two_speaks(together: tuple[Path, list[dict[str, Any]]]) -> None:
-    """Else two processes write one file at once, and print everything twice."""
+    """If this fails, two processes write one file at once, and print everything twice."""
     folder, found = together
     assert [ours["status"] for ours in found] == [0, 0]
     assert (folder / "printed-0.txt").read_text().count("test error") == 1

@@ -36,13 +36,13 @@ def spring(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tables_of_the_source_tree_are_found() -> None:
-    """Else a source tree that is not installed has no commands, or an old set of them."""
+    """If this fails, a source tree that is not installed has no commands, or an old set of them."""
     assert registry.commands()["core"].value == "physics_ep.commands:register"
     assert "hopfield" in registry.systems()
 
 
 def test_plugins_of_installed_metadata_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a user's own package cannot plug in; and none may take the place of our own entries."""
+    """If this fails, a user's own package cannot plug in; and none may take the place of our own entries."""
     theirs = [
         EntryPoint("theirs", "their.package:System", "physics_ep.systems"),
         EntryPoint("hopfield", "their.package:Impostor", "physics_ep.systems"),
@@ -58,7 +58,7 @@ def test_plugins_of_installed_metadata_are_added(monkeypatch: pytest.MonkeyPatch
 
 
 def test_options_reach_the_constructor(spring: None) -> None:
-    """Else a config's [system] section is read but has no effect."""
+    """If this fails, a config's [system] section is read but has no effect."""
     system = registry.build_system("spring", stiffness=2.5, ends=[3, 4])
     assert system.stiffness.item() == 2.5
 
@@ -77,7 +77,7 @@ def test_options_reach_the_constructor(spring: None) -> None:
     ],
 )
 def test_bad_options_are_named(spring: None, options: dict[str, object], words: str) -> None:
-    """Else a wrong option ends in a traceback from deep inside a constructor, or goes unnoticed."""
+    """If this fails, a wrong option ends in a traceback from deep inside a constructor, or goes unnoticed."""
     with pytest.raises(InputError) as caught:
         registry.build_system("spring", **options)
     assert words in str(caught.value)
@@ -85,19 +85,20 @@ def test_bad_options_are_named(spring: None, options: dict[str, object], words: 
 
 
 def test_unknown_system_names_the_nearest() -> None:
-    """Else a typing error leaves the user guessing."""
+    """If this fails, a typing error leaves the user guessing."""
     with pytest.raises(InputError, match="Did you mean 'hopfield'"):
         registry.build_system("hopfeld")
 
 
 def test_entry_that_cannot_be_imported_is_named() -> None:
-    """Else a broken plug-in cannot be told from a broken program."""
+    """If this fails, a broken plug-in cannot be told from a broken program."""
     with pytest.raises(InputError, match=r"Entry 'gone' .* cannot be loaded: No module named 'nowhere'"):
         registry.load(EntryPoint("gone", "nowhere.at_all:thing", "physics_ep.systems"))
 
 
 def test_all_public_names_are_lazy_and_there() -> None:
-    """Else `from physics_ep import NAME` of the contract fails, or importing the package waits for torch."""
+    """If this fails, `from physics_ep import NAME` of the contract fails, or importing the package waits for
+    torch."""
     for name in physics_ep.__all__:
         assert getattr(physics_ep, name) is not None
     assert set(physics_ep.__all__) <= set(dir(physics_ep))
@@ -106,7 +107,7 @@ def test_all_public_names_are_lazy_and_there() -> None:
 
 
 def test_typer_and_rich_stay_in_command_files() -> None:
-    """Else core functions depend on a terminal and the help on everything."""
+    """If this fails, core functions depend on a terminal and the help on everything."""
     command_files = {"cli.py", "commands.py", "command_options.py"}
     for path in Path(physics_ep.__file__).parent.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -155,8 +155,8 @@ def test_a_model_that_is_no_chain_of_layers_is_one_too(own: Path, capsys: pytest
 def test_a_model_in_training_mode_is_mapped_in_evaluation_mode_and_that_is_said(
     own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Otherwise a paper tells of batch norms or dropout that the hardware does not have. How many of the examples
-    that it brings calibrate it is said too."""
+    """If this fails, a paper tells of batch norms or dropout that the hardware does not have. How many of the
+    examples that it brings calibrate it is said too."""
     for name, taken in (("unset", "2 of the 8 examples"), ("dropping", "all 2 examples")):
         assert command("map", f"{own}:{name}") == 0
         out = capsys.readouterr().out

@@ -47,7 +47,7 @@ def worst(estimate: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> 
 @pytest.mark.filterwarnings("ignore::physics_ep.estimators.propagation.UnconvergedWarning")
 @pytest.mark.parametrize("activation", ["tanh", "softplus", "relu"])
 def test_ideal_circuit_is_the_network(activation: str) -> None:
-    """Else the construction is not exact: what is measured of imperfections has an error of its own."""
+    """If this fails, the construction is not exact: what is measured of imperfections has an error of its own."""
     net = dense(10, activation, width=128)
     x, y = examples(size=8)
     mapped = map_pcn(net, "hopfield")
@@ -72,7 +72,7 @@ def small_vgg(kind: str) -> tuple[PredictiveCodingNetwork, tuple[int, ...]]:
 @pytest.mark.filterwarnings("ignore::physics_ep.estimators.propagation.UnconvergedWarning")
 @pytest.mark.parametrize("kind", ["max", "average", "skip"])
 def test_convolutions_poolings_and_skips(kind: str) -> None:
-    """Else only dense networks are mapped as they are."""
+    """If this fails, only dense networks are mapped as they are."""
     net, shape = small_vgg(kind)
     x, y = examples(shape, 4)
     mapped = map_pcn(net)
@@ -83,8 +83,9 @@ def test_convolutions_poolings_and_skips(kind: str) -> None:
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_kirchhoff(activation: str) -> None:
-    """Else the equations are not those of a circuit: conductance pairs at virtual grounds, mirrored currents, RC
-    nodes and amplifiers, node by node in volts and seconds, integrated by scipy, must settle to the same state."""
+    """If this fails, the equations are not those of a circuit: conductance pairs at virtual grounds, mirrored
+    currents, RC nodes and amplifiers, node by node in volts and seconds, integrated by scipy, must settle to the
+    same state."""
     device = DeviceModel(levels=32, programming_noise=0.05, time_constant=2e-6)
     net = dense(3, activation, width=6, n_in=4)
     x, _ = examples((4,), 1)
@@ -131,7 +132,8 @@ def test_kirchhoff(activation: str) -> None:
 
 
 def test_linearised_dynamics_are_nilpotent() -> None:
-    """Else errors do not run top down and predictions bottom up only, and a loop decides about settling."""
+    """If this fails, errors do not run top down and predictions bottom up only, and a loop decides about
+    settling."""
     net = dense(10, "tanh", width=32)
     jacobian = linearised(map_pcn(net), examples(size=1)[0])
     stage = jacobian + torch.eye(len(jacobian), dtype=torch.float64)
@@ -146,8 +148,8 @@ def test_linearised_dynamics_are_nilpotent() -> None:
     [(2, 19), (5, 29), *(pytest.param(*given, marks=pytest.mark.full) for given in ((10, 44), (20, 72)))],
 )
 def test_settling_times(depth: int, published: int) -> None:
-    """Else the times of a fidelity report are not those of the circuit: a disturbance decays to 1e-6 as published
-    (docs/physics.md, Settling time) at large gain, in some 16 to 21 time constants at small gain."""
+    """If this fails, the times of a fidelity report are not those of the circuit: a disturbance decays to 1e-6 as
+    published (docs/physics.md, Settling time) at large gain, in some 16 to 21 time constants at small gain."""
     x, _ = examples(size=8)
     mapped = map_pcn(dense(depth, "softplus", width=128, gain=6**0.5))
     assert decay(mapped, x) == pytest.approx(published, rel=0.04)
@@ -158,8 +160,8 @@ def test_settling_times(depth: int, published: int) -> None:
 
 @pytest.mark.slow
 def test_negative_limit() -> None:
-    """Else a nudge is refused that settles, or let through where the circuit runs away: F is bounded down to
-    -beta = -1 / lambda_p exactly."""
+    """If this fails, a nudge is refused that settles, or let through where the circuit runs away: F is bounded down
+    to -beta = -1 / lambda_p exactly."""
     net = dense(4, "tanh", width=48)
     x, y = examples(size=1, cost=SquaredError())
     mapped = map_pcn(net)
@@ -194,9 +196,9 @@ def abscissa(mapped: Mapped, x: torch.Tensor) -> float:
 
 @pytest.mark.slow
 def test_u_must_not_be_slower_than_h() -> None:
-    """Else the construction's tightest tolerance is missed: at depth 10 the free state is lost when u is 2 to 5 %
-    slower, and a slower u is refused a gradient, since nothing settles (docs/physics.md, u must not be slower than
-    h)."""
+    """If this fails, the construction's tightest tolerance is missed: at depth 10 the free state is lost when u is
+    2 to 5 % slower, and a slower u is refused a gradient, since nothing settles (docs/physics.md, u must not be
+    slower than h)."""
     net = dense(10, "tanh", width=128, gain=6**0.5)
     x, y = examples(size=1)
 
@@ -222,8 +224,8 @@ def test_u_must_not_be_slower_than_h() -> None:
     ],
 )
 def test_copies(copies: tuple[str, ...], mismatch: float, low: float, high: float) -> None:
-    """Else the damage of separate copies is not what was derived (docs/physics.md, One array, not three): one
-    shared noisy array none, a separate transpose 0.9991 / 0.978, three copies 0.979 / 0.63."""
+    """If this fails, the damage of separate copies is not what was derived (docs/physics.md, One array, not three):
+    one shared noisy array none, a separate transpose 0.9991 / 0.978, three copies 0.979 / 0.63."""
     net = dense(10, "tanh", width=128)
     x, y = examples(size=8)
     fields = {f"copy_mismatch_{c}": mismatch for c in copies} or {"programming_noise": mismatch}
@@ -235,8 +237,8 @@ def test_copies(copies: tuple[str, ...], mismatch: float, low: float, high: floa
 
 @pytest.mark.slow
 def test_three_copies_may_have_no_equilibrium() -> None:
-    """Else a state that is none is taken for one: ReLU, three copies, 1 %, large gain (docs/physics.md, One array,
-    not three)."""
+    """If this fails, a state that is none is taken for one: ReLU, three copies, 1 %, large gain (docs/physics.md,
+    One array, not three)."""
     device = DeviceModel(g_min=1e-9, copy_mismatch_h=0.01, copy_mismatch_u=0.01, copy_mismatch_transpose=0.01)
     x, y = examples(size=4)
     with pytest.raises(NotConverged, match="free phase"):
@@ -244,7 +246,7 @@ def test_three_copies_may_have_no_equilibrium() -> None:
 
 
 def test_unmappable_layers() -> None:
-    """Else a network is built that no circuit holds, or the user is not told which layer is to blame."""
+    """If this fails, a network is built that no circuit holds, or the user is not told which layer is to blame."""
     with pytest.raises(NotRealisable, match=r"Layer 1 .* 'hopfield': its units can be relu.*, not gelu") as caught:
         map_pcn(dense(3, "gelu"))
     assert (caught.value.layer, caught.value.substrate) == (1, "hopfield")
@@ -262,7 +264,7 @@ def status(words: list[str]) -> int:
 
 
 def test_map_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Else the command's report is not that of the mapping, or bad input ends in a traceback."""
+    """If this fails, the command's report is not that of the mapping, or bad input ends in a traceback."""
     out = tmp_path / "map.json"
     assert status(["map", "pcn", "--preset", "pcm", "--json", str(out)]) == 0
     printed = capsys.readouterr().out

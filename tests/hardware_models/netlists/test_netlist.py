@@ -335,7 +335,7 @@ def test_series_resistance_of_zero_is_none(tmp_path: Path) -> None:
 
 
 def test_subcircuits_within_themselves_end(tmp_path: Path) -> None:
-    """Otherwise the flattening never does."""
+    """If this fails, the flattening of subcircuits within themselves never ends."""
     with pytest.raises(InputError, match="within itself"):
         read(tmp_path, ".subckt s a", "X1 a s", ".ends", "X1 b s")
 

@@ -90,13 +90,14 @@ def drawn(name: str, batch: int = 3) -> tuple[OscillatorGraph, torch.Tensor, tor
 
 @pytest.mark.parametrize("name", CASES)
 def test_contract(name: str) -> None:
-    """Else forces, contrasts or equilibria disagree with the energy, or EP misses its order."""
+    """If this fails, forces, contrasts or equilibria disagree with the energy, or EP misses its order."""
     check_system(*drawn(name))
 
 
 @pytest.mark.parametrize("dense", [True, False])
 def test_energy_is_the_sum_over_edges(dense: bool) -> None:
-    """Else it is not the graph that was asked for: edges lost, doubled or turned; pins, fields or inputs astray."""
+    """If this fails, it is not the graph that was asked for: edges lost, doubled or turned; pins, fields or inputs
+    astray."""
     n, batch = 9, 4
     edges, weights = star(n)
     fields, omega, drives = noise(2, n, seed=5), noise(n, seed=6), noise(3, 2, seed=7)
@@ -126,7 +127,8 @@ def test_energy_is_the_sum_over_edges(dense: bool) -> None:
 
 @pytest.mark.parametrize("name", ["all to all, injected", "references", "lattice, modulo rotation"])
 def test_nudged_hessian_and_slope_are_autograds(name: str) -> None:
-    """Else Newton's steps, stability limits and branch checks go by another curvature than the nudged energy's."""
+    """If this fails, Newton's steps, stability limits and branch checks go by another curvature than the nudged
+    energy's."""
     system, x, y = drawn(name)
     origin = system.random_state(x, torch.Generator().manual_seed(1))
     phase = system.phase(system.prepare(x), origin=origin).nudged(Nudge(SquaredError(), y, 0.3))
@@ -142,7 +144,7 @@ def test_nudged_hessian_and_slope_are_autograds(name: str) -> None:
 
 
 def test_sparse_fields_are_differentiable_twice() -> None:
-    """Else implicit gradients of sparse graphs, which differentiate the force, are wrong."""
+    """If this fails, implicit gradients of sparse graphs, which differentiate the force, are wrong."""
     system = CASES["edges"]()
     pairs = system.couplings.pairs
     z, w = noise(2, 2, 12).requires_grad_(), system.couplings.weight.detach().requires_grad_()
@@ -152,7 +154,8 @@ def test_sparse_fields_are_differentiable_twice() -> None:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_kernels_agree_with_matrices(batch: int) -> None:
-    """Else a graph computes something else once it is sparse, for some batches (planes go four at a time)."""
+    """If this fails, a graph computes something else once it is sparse, for some batches (planes go four at a
+    time)."""
     n = 2500  # more than two blocks of rows
     edges = torch.from_numpy(np.array(networkx.random_regular_graph(5, n, seed=0).edges))
     weights = noise(len(edges))
@@ -178,7 +181,7 @@ def test_kernels_agree_with_matrices(batch: int) -> None:
 
 
 def test_layers_as_a_graph() -> None:
-    """Else layers and graphs are two different machines: energies, forces and learning must agree."""
+    """If this fails, layers and graphs are two different machines: energies, forces and learning must agree."""
     layers = OscillatorNetwork(
         [4, 6, 5, 2], 0.2, frequency_spread=0.05, encoding="phase", readout="sin", gain=0.6, weight_bits=5
     )
@@ -199,7 +202,7 @@ def test_layers_as_a_graph() -> None:
 
 
 def test_lattices_are_networkx_grids() -> None:
-    """Else a lattice has missing, doubled or wrong bonds at its rim."""
+    """If this fails, a lattice has missing, doubled or wrong bonds at its rim."""
     for shape, periodic in [((7,), True), ((7,), False), ((4, 5), True), ((4, 2), True), ((3, 4, 2), False)]:
         grid = networkx.grid_graph(dim=shape[::-1], periodic=periodic)
         number = {node: i for i, node in enumerate(sorted(grid))}
@@ -216,7 +219,7 @@ def test_lattices_are_networkx_grids() -> None:
 
 
 def test_turns_never_raise_the_energy() -> None:
-    """Else turning neighbours at once oscillates: on frustrated graphs undamped turns do."""
+    """If this fails, turning neighbours at once oscillates: on frustrated graphs undamped turns do."""
     edges, weights = star(30, seed=2)
     system = OscillatorGraph(30, edges, weights, second_harmonic=0.4, field=0.1)
     start = system.random_state(nothing(4), torch.Generator().manual_seed(5))
@@ -231,7 +234,7 @@ def test_turns_never_raise_the_energy() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_centered_gradients_are_of_second_order(name: str) -> None:
-    """Else EP on graphs has another bias than promised, or stalls above what it can reach."""
+    """If this fails, EP on graphs has another bias than promised, or stalls above what it can reach."""
     system, x, y = drawn(name)
     exact = implicit_gradient(system, x, y, SquaredError())
     betas, errors = (1e-2, 1e-3, 1e-4), []
@@ -243,7 +246,7 @@ def test_centered_gradients_are_of_second_order(name: str) -> None:
 
 
 def test_pinned_and_free_rotation_are_one_machine() -> None:
-    """Else the way in which an ungrounded network is held changes its equilibrium or its gradient."""
+    """If this fails, the way in which an ungrounded network is held changes its equilibrium or its gradient."""
     omega = 0.2 * noise(12)
     options: dict[str, Any] = {"detuning": omega, "outputs": [5, 7], "readout": "phase"}
     pinned = OscillatorGraph.lattice((3, 4), ground="pin", **options)
@@ -358,7 +361,8 @@ def test_ring_states() -> None:
 
 
 def test_states_that_differ_by_turns_are_one() -> None:
-    """Else whole turns and common rotations pass for new states: a ring of 8 has windings -1, 0 and 1 only."""
+    """If this fails, whole turns and common rotations pass for new states: a ring of 8 has windings -1, 0 and 1
+    only."""
     ring = OscillatorGraph.lattice(8, ground="quotient")
     basins = explore(ring, nothing(), 40)[0]
     steps = wrapped(basins.state[0] - basins.state[0].roll(1, 1)).sum(1) / (2 * math.pi)
@@ -395,7 +399,7 @@ def test_bounds_on_locking() -> None:
 
 
 def test_drifting_examples_leave_the_others_alone() -> None:
-    """Else one input that cannot hold the phases stops the relaxation of those that can."""
+    """If this fails, one input that cannot hold the phases stops the relaxation of those that can."""
     system = OscillatorGraph(2, [[0, 1]], 0.1, n_inputs=1, input_weights=[[1.0], [1.0]], detuning=[0.5, 0.5])
     x = torch.tensor([[2.0], [0.1], [0.8]])
     found = relax(system, x)
@@ -405,7 +409,8 @@ def test_drifting_examples_leave_the_others_alone() -> None:
 
 
 def test_layers_that_cannot_lock_are_refused_at_once() -> None:
-    """Else drifting layers iterate until the budget ends; the bound is that of the same network as a graph."""
+    """If this fails, drifting layers iterate until the budget ends; the bound is that of the same network as a
+    graph."""
     layers = OscillatorNetwork([2, 3, 2], frequency_spread=1.5, seed=2)
     x = torch.tensor([[0.0, 0.0], [4.0, -3.0], [-2.0, 2.0], [30.0, -9.0]])
     graph = OscillatorGraph.from_network(layers)
@@ -446,7 +451,7 @@ def test_largest_cuts(seed: int) -> None:
 
 
 def test_spins_in_fields() -> None:
-    """Else binary phases have another energy than the spins that they stand for."""
+    """If this fails, binary phases have another energy than the spins that they stand for."""
     edges, weights = star(8)
     fields = noise(2, 8, seed=2)
     system = OscillatorGraph(8, edges, weights, second_harmonic=0.7, field=fields, n_inputs=2)
@@ -468,7 +473,7 @@ def mirrored(a: torch.Tensor, turn: torch.Tensor | float = 0.0) -> State:
 
 
 def test_mirror_pairs_are_bilinear() -> None:
-    """Else four edges a coupling do not make J sin a sin b, or the force on a pair is another."""
+    """If this fails, four edges a coupling do not make J sin a sin b, or the force on a pair is another."""
     n, k = 6, 0.7
     edges, weights = star(n)
     h = noise(n, seed=3)
@@ -568,6 +573,6 @@ def test_small_asymmetries_of_mirror_pairs_decay() -> None:
     ],
 )
 def test_bad_input_is_refused(build: Any, message: str) -> None:
-    """Else a graph that was not meant is simulated."""
+    """If this fails, a graph that was not meant is simulated."""
     with pytest.raises(InputError, match=message):
         build()

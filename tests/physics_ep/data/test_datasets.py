@@ -51,7 +51,7 @@ def write_set(folder: Path, compress: bool = True, n: int = 12, size: int = 28) 
     compress=st.booleans(),
 )
 def test_reader_gives_back_what_was_written(values: np.ndarray, compress: bool) -> None:
-    """Else images are transposed, shifted or cut."""
+    """If this fails, images are transposed, shifted or cut."""
     data = idx_bytes(values)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "any-name"
@@ -81,7 +81,7 @@ WHOLE = idx_bytes(np.arange(24).reshape(2, 3, 4))
     ],
 )
 def test_damaged_file_is_named(tmp_path: Path, content: bytes, words: str) -> None:
-    """Else a broken download trains on noise or ends in a traceback."""
+    """If this fails, a broken download trains on noise or ends in a traceback."""
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
@@ -92,7 +92,7 @@ def test_damaged_file_is_named(tmp_path: Path, content: bytes, words: str) -> No
 
 
 def test_digits_are_the_known_split() -> None:
-    """Else figures published on the digits no longer compare."""
+    """If this fails, figures published on the digits no longer compare."""
     data = digits()
     assert data.train_x.shape == (1437, 1, 8, 8)
     assert data.test_x.shape == (360, 1, 8, 8)
@@ -107,7 +107,7 @@ def test_digits_are_the_known_split() -> None:
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("parent", [True, False])
 def test_folder_or_its_parent_plain_or_gzip(tmp_path: Path, compress: bool, parent: bool) -> None:
-    """Else PHYSICS_EP_DATA works only for one lay-out of folders."""
+    """If this fails, PHYSICS_EP_DATA works only for one lay-out of folders."""
     write_set(tmp_path / "mnist", compress)
     folder = tmp_path if parent else tmp_path / "mnist"
     data = load_dataset(DataSection(name="mnist", folder=str(folder)))
@@ -116,14 +116,14 @@ def test_folder_or_its_parent_plain_or_gzip(tmp_path: Path, compress: bool, pare
 
 
 def test_environment_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the variable is ignored, or outranks the argument."""
+    """If this fails, the variable is ignored, or outranks the argument."""
     monkeypatch.setenv("PHYSICS_EP_DATA", str(tmp_path))
     assert data_folder(None) == tmp_path
     assert data_folder("/elsewhere") == Path("/elsewhere")
 
 
 def test_layouts_limits_and_padding(tmp_path: Path) -> None:
-    """Else images reach a system turned, cropped or unscaled."""
+    """If this fails, images reach a system turned, cropped or unscaled."""
     write_set(tmp_path)
     flat = load_dataset(DataSection(name="mnist", folder=str(tmp_path)))
     image = load_dataset(DataSection(name="mnist", folder=str(tmp_path), layout="image", pad_to=32))
@@ -147,14 +147,14 @@ def test_layouts_limits_and_padding(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_there_is_named(options: dict[str, object], words: str) -> None:
-    """Else the user does not learn which entry to mend."""
+    """If this fails, the user does not learn which entry to mend."""
     with pytest.raises(InputError) as caught:
         load_dataset(DataSection(**options))
     assert words in str(caught.value)
 
 
 def test_missing_and_mismatched_files_are_named(tmp_path: Path) -> None:
-    """Else labels are paired with the wrong images, or half a set is taken for the whole."""
+    """If this fails, labels are paired with the wrong images, or half a set is taken for the whole."""
     paths = write_set(tmp_path)
     section = DataSection(name="mnist", folder=str(tmp_path))
     labels = paths["train-labels-idx1-ubyte"]
@@ -176,7 +176,8 @@ def test_missing_and_mismatched_files_are_named(tmp_path: Path) -> None:
 
 
 def test_digits_of_mnist_do_not_pass_for_clothes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else PHYSICS_EP_DATA=.../mnist makes Fashion-MNIST silently MNIST: the files' names are the same."""
+    """If this fails, PHYSICS_EP_DATA=.../mnist makes Fashion-MNIST silently MNIST: the files' names are the
+    same."""
     paths = write_set(tmp_path)
     for stem, path in paths.items():
         monkeypatch.setitem(MNIST.sha256, stem, hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest())
@@ -185,7 +186,7 @@ def test_digits_of_mnist_do_not_pass_for_clothes(tmp_path: Path, monkeypatch: py
 
 
 def test_download_only_when_asked_and_checked_by_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else data are fetched behind the user's back, or a tampered file is taken."""
+    """If this fails, data are fetched behind the user's back, or a tampered file is taken."""
     import pooch
 
     paths = write_set(tmp_path / "mirror")
@@ -213,7 +214,7 @@ def test_download_only_when_asked_and_checked_by_hash(tmp_path: Path, monkeypatc
 
 
 def test_real_mnist_is_the_published_one(mnist_folder: Path) -> None:
-    """Else figures on MNIST are of some other set."""
+    """If this fails, figures on MNIST are of some other set."""
     for stem, digest in MNIST.sha256.items():
         path = datasets._find(mnist_folder, stem)
         assert path is not None
@@ -222,7 +223,7 @@ def test_real_mnist_is_the_published_one(mnist_folder: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["flat", "image"])
 def test_shift_moves_images_by_up_to_a_pixel(layout: Literal["flat", "image"]) -> None:
-    """Else augmented images are wrapped around, scrambled, or all moved alike."""
+    """If this fails, augmented images are wrapped around, scrambled, or all moved alike."""
     data = load_dataset(DataSection(name="digits", augmentation="shift", layout=layout, pad_to=12))
     assert data.augment is not None
     x = data.train_x[:200]
@@ -253,7 +254,7 @@ def test_shift_moves_images_by_up_to_a_pixel(layout: Literal["flat", "image"]) -
     ],
 )
 def test_data_of_a_caller_are_checked(change: dict[str, torch.Tensor], words: str) -> None:
-    """Else NaN images or labels out of range show, if at all, as a network that does not learn."""
+    """If this fails, NaN images or labels out of range show, if at all, as a network that does not learn."""
     good = {
         "train_x": torch.zeros(4, 2),
         "train_y": torch.zeros(4, dtype=torch.int64),

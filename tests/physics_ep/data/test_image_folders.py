@@ -46,7 +46,7 @@ EXPECTED = {"ILSVRC2012_val_00000001.JPEG": 2, "ILSVRC2012_val_00000002.jpeg": 0
 
 
 def test_class_folders_in_the_order_of_their_names(imagenet: Path) -> None:
-    """Else class 7 of this network is another one's class 9."""
+    """If this fails, class 7 of this network is another one's class 9."""
     for name, label in EXPECTED.items():
         touch(imagenet / "val" / WNIDS[label], name)
     found = parts(imagenet)
@@ -70,7 +70,7 @@ MAPPINGS = {
 @pytest.mark.parametrize("mapping", MAPPINGS)
 @pytest.mark.parametrize("named", [False, True])
 def test_flat_validation_with_a_mapping(imagenet: Path, mapping: str, named: bool) -> None:
-    """Else the usual archive of validation images cannot be read, or is read under wrong classes."""
+    """If this fails, the usual archive of validation images cannot be read, or is read under wrong classes."""
     touch(imagenet / "val", *EXPECTED)
     (imagenet / mapping).write_text(MAPPINGS[mapping], encoding="utf-8")
     (imagenet / "LOC_synset_mapping.txt").write_text(f"{WNIDS[0]} tench, Tinca tinca\n", encoding="utf-8")
@@ -79,7 +79,7 @@ def test_flat_validation_with_a_mapping(imagenet: Path, mapping: str, named: boo
 
 
 def test_kaggles_archive(tmp_path: Path) -> None:
-    """Else the most usual copy of ImageNet has to be moved about by hand."""
+    """If this fails, the most usual copy of ImageNet has to be moved about by hand."""
     own = tmp_path / "ILSVRC" / "Data" / "CLS-LOC"
     touch(own / "train" / "n01", "a.JPEG")
     touch(own / "train" / "n02", "b.JPEG")
@@ -91,7 +91,8 @@ def test_kaggles_archive(tmp_path: Path) -> None:
 
 
 def test_flat_folders_with_numbers_in_their_names(tmp_path: Path) -> None:
-    """Else the number of the image, not the class, becomes the label; or the share to test is another each time."""
+    """If this fails, the number of the image, not the class, becomes the label; or the share to test is another
+    each time."""
     names = {f"imagenet_{k:02}_{(37 * k) % 100}.jpg": (37 * k) % 100 for k in range(20)}
     touch(tmp_path, *names)
     found = parts(tmp_path, "image-folder", n_classes=1000, test_fraction=0.25)
@@ -102,7 +103,7 @@ def test_flat_folders_with_numbers_in_their_names(tmp_path: Path) -> None:
 
 
 def test_flat_folders_with_a_file_of_labels(tmp_path: Path) -> None:
-    """Else labels by name are numbered by chance, or the parts number them apart."""
+    """If this fails, labels by name are numbered by chance, or the parts number them apart."""
     touch(tmp_path / "train", "a_1.jpg", "b_1.jpg", "c_1.jpg")
     touch(tmp_path / "validation", "d.jpg")
     (tmp_path / "labels.csv").write_text("file,label\na_1.jpg,zebra\nb_1.jpg,cat\nc_1.jpg,cat flap\nd.jpg,zebra\n")
@@ -113,7 +114,7 @@ def test_flat_folders_with_a_file_of_labels(tmp_path: Path) -> None:
 
 
 def test_a_limit_draws_from_all_classes(tmp_path: Path) -> None:
-    """Else the first thousand images of ImageNet are all fish."""
+    """If this fails, the first thousand images of ImageNet are all fish."""
     for k in range(10):
         touch(tmp_path / f"class {k}", *(f"{j}.png" for j in range(40)))
     few = parts(tmp_path, "image-folder", train_examples=50, test_examples=20)
@@ -166,7 +167,8 @@ def _empty_part(folder: Path) -> None:
     ],
 )
 def test_what_is_wrong_with_a_folder_is_named(imagenet: Path, harm: Callable[[Path], None], words: str) -> None:
-    """Else the user searches a million files for the one that stops training, or trains on half of them."""
+    """If this fails, the user searches a million files for the one that stops training, or trains on half of
+    them."""
     harm(imagenet)
     with pytest.raises(InputError) as told:
         parts(imagenet)
@@ -175,7 +177,7 @@ def test_what_is_wrong_with_a_folder_is_named(imagenet: Path, harm: Callable[[Pa
 
 
 def test_what_is_asked_of_the_wrong_place_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a slip in the config is silently without effect."""
+    """If this fails, a slip in the config is silently without effect."""
     monkeypatch.delenv("PHYSICS_EP_DATA", raising=False)
     with pytest.raises(InputError, match=r"'imagenet' was not found: no folder was named\. Give a folder"):
         list_parts(DataSection(name="imagenet"), None)

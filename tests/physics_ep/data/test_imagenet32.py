@@ -34,7 +34,7 @@ def load(folder: Path, **options) -> Dataset:
 
 
 def test_pixels_labels_and_normalisation(folder: Path) -> None:
-    """Else labels are off by one, colours are exchanged, or files come in the order 1, 10, 2."""
+    """If this fails, labels are off by one, colours are exchanged, or files come in the order 1, 10, 2."""
     data = load(folder)
     held = [np.load(folder / name) for name in TRAIN]
     pixels = np.concatenate([h["data"] for h in held]).reshape(-1, 3, 32, 32) / 255
@@ -52,7 +52,7 @@ def test_pixels_labels_and_normalisation(folder: Path) -> None:
 
 
 def test_given_statistics_limits_and_augmentation(folder: Path) -> None:
-    """Else a run on a part normalises otherwise than it says, or reads 4 GB for ten images."""
+    """If this fails, a run on a part normalises otherwise than it says, or reads 4 GB for ten images."""
     (folder / TRAIN[5]).write_bytes(b"not read for five images")
     few = load(folder, train_examples=5, test_examples=2, means=[0.5] * 3, deviations=[0.25] * 3)
     first = np.load(folder / TRAIN[0])["data"].reshape(-1, 3, 32, 32)
@@ -66,7 +66,7 @@ def test_given_statistics_limits_and_augmentation(folder: Path) -> None:
 
 
 def test_statistics_of_many_images_are_exact() -> None:
-    """Else counts overflow or chunks are lost; a colour that never changes must not divide by zero."""
+    """If this fails, counts overflow or chunks are lost; a colour that never changes must not divide by zero."""
     images = np.zeros((25_001, 3, 1, 1), np.uint8)
     images[:, 0, 0, 0] = np.arange(25_001) % 256
     images[-1, 1] = 255
@@ -87,7 +87,7 @@ DAMAGED = [
 
 @pytest.mark.parametrize(("arrays", "words"), DAMAGED)
 def test_damaged_files_are_named(folder: Path, arrays: dict[str, np.ndarray], words: str) -> None:
-    """Else rubbish is trained on, or an array of Python objects, which is code, is loaded."""
+    """If this fails, rubbish is trained on, or an array of Python objects, which is code, is loaded."""
     np.savez(folder / TRAIN[2], **arrays)
     with pytest.raises(InputError) as told:
         load(folder)
@@ -97,7 +97,7 @@ def test_damaged_files_are_named(folder: Path, arrays: dict[str, np.ndarray], wo
 
 
 def test_absent_and_cut_files_are_named(folder: Path) -> None:
-    """Else nine tenths of the set pass for all of it, or a cut download ends in a traceback."""
+    """If this fails, nine tenths of the set pass for all of it, or a cut download ends in a traceback."""
     path = folder / TRAIN[9]
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"\x80\x04N."):

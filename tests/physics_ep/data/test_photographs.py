@@ -22,7 +22,8 @@ def ramp(width: int, height: int) -> Image.Image:
 
 
 def test_boxes_have_the_published_distribution() -> None:
-    """Else training sees other crops: area uniform in [0.08, 1], ratio log-uniform in [3/4, 4/3], if they fit.
+    """If this fails, training sees other crops: area uniform in [0.08, 1], ratio log-uniform in [3/4, 4/3], if they
+    fit.
 
     In a square, an area fraction a and a ratio r fit where a <= min(r, 1/r): always for a <= 3/4.
     """
@@ -46,12 +47,13 @@ def test_boxes_have_the_published_distribution() -> None:
     ("size", "box"), [((1000, 10), (493, 0, 506, 10)), ((10, 1000), (0, 493, 10, 506)), ((1, 1), (0, 0, 1, 1))]
 )
 def test_where_no_box_fits_it_is_the_centre(size: tuple[int, int], box: tuple[int, int, int, int]) -> None:
-    """Else panoramas are distorted, or a pixel of an image ends training. 10 pixels high: 40/3 wide at most."""
+    """If this fails, panoramas are distorted, or a pixel of an image ends training. 10 pixels high: 40/3 wide at
+    most."""
     assert random_box(*size, np.random.default_rng(0)) == box
 
 
 def test_random_views_are_the_box_resized_and_half_of_them_flipped() -> None:
-    """Else a crop shows another part of the image than was drawn, or none is ever flipped.
+    """If this fails, a crop shows another part of the image than was drawn, or none is ever flipped.
 
     A ramp resized is a ramp: the pixel in column i of n lies at left + (i + 1/2) * width / n - 1/2.
     """
@@ -72,7 +74,7 @@ def test_random_views_are_the_box_resized_and_half_of_them_flipped() -> None:
 
 
 def test_large_jpegs_are_decoded_small_and_show_the_same(tmp_path: Path) -> None:
-    """Else the fast way of decoding shifts or blurs what is learnt from."""
+    """If this fails, the fast way of decoding shifts or blurs what is learnt from."""
     noise = np.random.default_rng(0).integers(0, 256, (20, 25, 3), dtype=np.uint8)
     path = tmp_path / "large.jpg"
     Image.fromarray(noise).resize((1001, 803), Image.Resampling.BICUBIC).save(path, quality=95)
@@ -93,7 +95,7 @@ def test_large_jpegs_are_decoded_small_and_show_the_same(tmp_path: Path) -> None
 
 
 def test_central_view_by_hand() -> None:
-    """Else test errors do not compare with published ones.
+    """If this fails, test errors do not compare with published ones.
 
     At size 7 the shorter side becomes 8. An image 16 x 8 keeps its pixels, of which columns 4 to 10 and rows 0 to 6
     remain; one twice as large becomes the means of ramps, 2 i + 1/2.
@@ -108,8 +110,8 @@ def test_central_view_by_hand() -> None:
 
 
 def test_colours_of_all_kinds_of_files(tmp_path: Path) -> None:
-    """Else grey, printed and palette images (ImageNet has some of each) fail or come in false colours; a PNG that
-    is named .JPEG is read by its content, and the orientation that a camera notes is ignored."""
+    """If this fails, grey, printed and palette images (ImageNet has some of each) fail or come in false colours; a
+    PNG that is named .JPEG is read by its content, and the orientation that a camera notes is ignored."""
     red = Image.new("RGB", (32, 32), (255, 0, 0))
     turned = ramp(32, 32)
     exif = turned.getexif()
@@ -135,7 +137,7 @@ def test_colours_of_all_kinds_of_files(tmp_path: Path) -> None:
 
 
 def test_broken_files_are_named_not_raised(tmp_path: Path) -> None:
-    """Else one bad file of a million ends in a page of traceback from another process."""
+    """If this fails, one bad file of a million ends in a page of traceback from another process."""
     whole = tmp_path / "whole.jpg"
     ramp(64, 64).save(whole)
     cases = {

@@ -90,7 +90,7 @@ def test_a_stream_is_trained_on_as_the_same_images_in_memory(folder: Path, valid
 
 
 def test_workers_and_a_resume_change_no_bit(folder: Path, tmp_path: Path) -> None:
-    """Else a run that was interrupted, or made on another machine, cannot be reproduced."""
+    """If this fails, a run that was interrupted, or made on another machine, cannot be reproduced."""
     straight, halted = tmp_path / "straight.h5", tmp_path / "halted.h5"
     train(config(folder), out=straight)
     with pytest.raises(TrainingInterrupted, match="epochs 1 to 2 are kept"):
@@ -100,7 +100,8 @@ def test_workers_and_a_resume_change_no_bit(folder: Path, tmp_path: Path) -> Non
 
 
 def test_epochs_and_images_draw_views_of_their_own(folder: Path) -> None:
-    """Else the network sees one crop of an image for ever, or the same crop of all images (here they are one)."""
+    """If this fails, the network sees one crop of an image for ever, or the same crop of all images (here they are
+    one)."""
     one = (folder / "train" / "n01" / "0.JPEG").read_bytes()
     for path in (folder / "train").glob("*/*"):
         path.write_bytes(one)
@@ -139,7 +140,7 @@ LOADED = {
 @pytest.mark.full
 @pytest.mark.parametrize("seed", [None, 5])
 def test_loaders_of_a_caller(tmp_path: Path, seed: int | None) -> None:
-    """Else one's own data cannot be trained on, or a resumed run sees them in another order."""
+    """If this fails, one's own data cannot be trained on, or a resumed run sees them in another order."""
     straight, halted = tmp_path / "straight.h5", tmp_path / "halted.h5"
     torch.manual_seed(0)
     train(LOADED, data=loaders(seed), out=straight)
@@ -180,7 +181,7 @@ def test_loaders_of_a_caller(tmp_path: Path, seed: int | None) -> None:
     ],
 )
 def test_loaders_that_do_not_fit_are_told(data: Any, words: str) -> None:
-    """Else the caller is left with an error from deep inside."""
+    """If this fails, the caller is left with an error from deep inside."""
     with pytest.raises(InputError) as told:
         train(LOADED, data=data)
     assert words in str(told.value)
@@ -188,7 +189,7 @@ def test_loaders_that_do_not_fit_are_told(data: Any, words: str) -> None:
 
 
 def test_broken_images_stop_training_or_are_counted(folder: Path, tmp_path: Path, capsys) -> None:
-    """Else one bad file loses a week's run unnamed, or is learnt from as noise."""
+    """If this fails, one bad file loses a week's run unnamed, or is learnt from as noise."""
     out = tmp_path / "run.h5"
     train(config(folder, epochs=1), out=out)
     bad = folder / "train" / "n02" / "1.JPEG"
@@ -214,7 +215,8 @@ def test_broken_images_stop_training_or_are_counted(folder: Path, tmp_path: Path
 
 
 def test_the_command_ends_bad_folders_in_one_line(folder: Path, tmp_path: Path, capsys) -> None:
-    """Else a script cannot tell bad data from a failed run; top-5 errors and broken images are in its figures."""
+    """If this fails, a script cannot tell bad data from a failed run; top-5 errors and broken images are in its
+    figures."""
     path = tmp_path / "config.toml"
     path.write_text(
         f'[system]\nname = "hopfield"\nsizes = [{3 * SIZE**2}, 4, 3]\n'
@@ -260,7 +262,7 @@ def test_the_command_ends_bad_folders_in_one_line(folder: Path, tmp_path: Path, 
 
 
 def test_top5_error_against_sorting(tmp_path: Path) -> None:
-    """Else the figure that ImageNet is judged by is another one."""
+    """If this fails, the figure that ImageNet is judged by is another one."""
     system = network("tanh", (20, 16, 10))
     generator = torch.Generator().manual_seed(3)
     x, labels = torch.rand(64, 20, generator=generator), torch.randint(0, 10, (64,), generator=generator)
@@ -277,7 +279,7 @@ def test_top5_error_against_sorting(tmp_path: Path) -> None:
 
 
 def test_older_run_files_are_resumed(folder: Path, tmp_path: Path) -> None:
-    """Else an update of the package loses the runs that are under way."""
+    """If this fails, an update of the package loses the runs that are under way."""
     out = tmp_path / "run.h5"
     train(LOADED, data=loaders(5), overrides=["training.epochs=1"], out=out)
     with h5py.File(out, "a") as file:
@@ -304,7 +306,8 @@ def imagenet20() -> Path:
 
 
 def test_real_photographs(imagenet20: Path) -> None:
-    """Else real files are refused, or come out of scale: normalised, their mean is near 0, their deviation near 1.
+    """If this fails, real files are refused, or come out of scale: normalised, their mean is near 0, their
+    deviation near 1.
 
     Their central views are those of another path through Pillow, by floating-point arrays.
     """

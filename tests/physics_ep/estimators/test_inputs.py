@@ -176,7 +176,7 @@ def test_a_mapped_network_gives_its_input_gradient(substrate: str) -> None:
 
 
 def test_an_input_that_gets_no_gradient_is_told() -> None:
-    """Otherwise an encoder in front stays as it is, and nobody knows."""
+    """If this fails, an encoder in front stays as it is, and nobody knows."""
     torch.manual_seed(0)
     net = mlp([4, 6, 3], activation="tanh").double()
     x, y = examples((4,), 5, n_out=3)

@@ -106,7 +106,8 @@ def test_gradients_hold_what_outputs_owe_to_parameters(kind, cost) -> None:
 
 
 def test_report_and_noise_floor_know_the_direct_part() -> None:
-    """Else a report of a trained readout would show an error where there is none, or the other way about."""
+    """If this fails, a report of a trained readout would show an error where there is none, or the other way
+    about."""
     x, y = batch(4, 3, 5)
     report = gradient_report(Springs(), x, y, SquaredError(), beta=1e-4)
     rows = {row.name: row for row in report.rows}

@@ -43,7 +43,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def test_digits_are_learnt_and_recorded(tmp_path: Path) -> None:
-    """Else training runs but does not learn, or its record lacks what a reader needs."""
+    """If this fails, training runs but does not learn, or its record lacks what a reader needs."""
     out = tmp_path / "run.h5"
     result = train("hopfield-digits", overrides=["training.epochs=8", "system.sizes=[64, 32, 10]"], out=out)
     assert result.test_error <= 0.06
@@ -72,7 +72,7 @@ ADAPTIVE = {"optimizer": {"name": "Adam", "lr": 0.01}, "scheduler": {"name": "On
 
 @pytest.mark.parametrize("change", [{}, ADAPTIVE])
 def test_resume_is_the_same_to_the_bit(tmp_path: Path, change: dict[str, Any]) -> None:
-    """Else a run that was interrupted is another run: its figures cannot be reproduced."""
+    """If this fails, a run that was interrupted is another run: its figures cannot be reproduced."""
     config = {**SMALL, **change}
     straight, halted = tmp_path / "straight.h5", tmp_path / "halted.h5"
     train(config, out=straight)
@@ -187,7 +187,7 @@ class _InterruptAfterFirstEpoch(StopAfter):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_interrupt_is_not_lost_where_exceptions_are(tmp_path: Path) -> None:
-    """Else Ctrl-C at an unlucky moment is swallowed, and training goes on for hours."""
+    """If this fails, Ctrl-C at an unlucky moment is swallowed, and training goes on for hours."""
     out = tmp_path / "run.h5"
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(TrainingInterrupted, match=f"resume='{out}'"):
@@ -197,7 +197,7 @@ def test_interrupt_is_not_lost_where_exceptions_are(tmp_path: Path) -> None:
 
 
 def test_interrupt_while_an_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the file holds an epoch, and the user is told that none was kept."""
+    """If this fails, the file holds an epoch, and the user is told that none was kept."""
     out = tmp_path / "run.h5"
 
     def interrupted(path: Path, run: Any) -> None:
@@ -211,7 +211,7 @@ def test_interrupt_while_an_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_resume_with_more_epochs(tmp_path: Path) -> None:
-    """Else a run cannot be extended, or extending changes what was done."""
+    """If this fails, a run cannot be extended, or extending changes what was done."""
     out = tmp_path / "run.h5"
     train(SMALL, overrides=["training.epochs=2"], out=out)
     train(SMALL, resume=out)
@@ -231,7 +231,7 @@ def test_resume_with_more_epochs(tmp_path: Path) -> None:
 def test_resume_of_another_config_is_refused(
     tmp_path_factory: pytest.TempPathFactory, override: str, words: str
 ) -> None:
-    """Else weights of one recipe go on under another, unnoticed."""
+    """If this fails, weights of one recipe go on under another, unnoticed."""
     out = tmp_path_factory.getbasetemp() / "resume-of-another.h5"
     if not out.exists():
         train(SMALL, overrides=["training.epochs=2"], out=out)
@@ -243,7 +243,7 @@ def test_resume_of_another_config_is_refused(
 
 
 def test_epochs_that_set_the_schedule_cannot_be_extended(tmp_path: Path) -> None:
-    """Else the extended cosine differs from the one that the first epochs followed."""
+    """If this fails, the extended cosine differs from the one that the first epochs followed."""
     config = {**SMALL, "scheduler": {"name": "CosineAnnealingLR"}, "training": {"epochs": 1}}
     train(config, out=tmp_path / "run.h5")
     with pytest.raises(InputError, match="it sets the scheduler's length"):
@@ -251,7 +251,7 @@ def test_epochs_that_set_the_schedule_cannot_be_extended(tmp_path: Path) -> None
 
 
 def test_seed_fixes_everything_and_changes_everything() -> None:
-    """Else runs cannot be reproduced, or 'ten seeds' are ten times the same run."""
+    """If this fails, runs cannot be reproduced, or 'ten seeds' are ten times the same run."""
     config = {**SMALL, "training": {"epochs": 1}}
     torch.manual_seed(1)
     first = train(config, seed=5)
@@ -273,7 +273,7 @@ train(json.loads(sys.argv[1]), out=sys.argv[2])
 
 @pytest.mark.full
 def test_kill_loses_at_most_the_epoch_under_way(tmp_path: Path) -> None:
-    """Else a kill -9 costs more than an epoch, or what is left cannot be resumed to the same bits."""
+    """If this fails, a kill -9 costs more than an epoch, or what is left cannot be resumed to the same bits."""
     import json
 
     out = tmp_path / "run.h5"
@@ -292,7 +292,7 @@ def test_kill_loses_at_most_the_epoch_under_way(tmp_path: Path) -> None:
 
 
 def test_unconverged_examples_stop_training_resumably(tmp_path: Path) -> None:
-    """Else training goes on with gradients of states that are no equilibria."""
+    """If this fails, training goes on with gradients of states that are no equilibria."""
     out = tmp_path / "run.h5"
     few = ["ep.max_iterations=2", "ep.beta=0.1", "ep.scheme=positive"]
     with pytest.raises(TrainingStoppedError, match=r"more than 1.00% of its examples did not converge") as caught:
@@ -310,7 +310,7 @@ def test_unconverged_examples_stop_training_resumably(tmp_path: Path) -> None:
 
 
 def test_failure_in_a_later_epoch_keeps_the_earlier_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a run that diverges at last is lost as a whole, or the user is not told how to go on."""
+    """If this fails, a run that diverges at last is lost as a whole, or the user is not told how to go on."""
     out = tmp_path / "run.h5"
     real = EquilibriumPropagation.backward
     count = 0
@@ -330,13 +330,13 @@ def test_failure_in_a_later_epoch_keeps_the_earlier_ones(tmp_path: Path, monkeyp
 
 
 def test_no_epoch_done_says_so() -> None:
-    """Else the user is told to resume from a file that does not exist."""
+    """If this fails, the user is told to resume from a file that does not exist."""
     with pytest.raises(TrainingInterrupted, match="interrupted in epoch 1; no complete epoch was kept"):
         train(SMALL, progress=StopAfter(epochs=0, batches=2))
 
 
 def test_resume_into_another_file_names_the_file_that_there_is(tmp_path: Path) -> None:
-    """Else the user is told to resume from a file that was never written."""
+    """If this fails, the user is told to resume from a file that was never written."""
     first, second = tmp_path / "first.h5", tmp_path / "second.h5"
     train(SMALL, overrides=["training.epochs=1"], out=first)
     with pytest.raises(TrainingInterrupted, match=f"epochs 1 to 1 are kept: resume with resume='{first}'"):
@@ -348,7 +348,7 @@ def test_resume_into_another_file_names_the_file_that_there_is(tmp_path: Path) -
 
 
 def test_another_gradient_under_the_same_recipe() -> None:
-    """Else exact gradients cannot be compared with EP under one recipe."""
+    """If this fails, exact gradients cannot be compared with EP under one recipe."""
     ep = EquilibriumPropagation(SquaredError(), beta=0.1)
     calls: list[int] = []
 
@@ -363,7 +363,7 @@ def test_another_gradient_under_the_same_recipe() -> None:
 
 
 def test_parameters_are_put_back_into_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else an optimizer step leaves conductances negative."""
+    """If this fails, an optimizer step leaves conductances negative."""
     from hardware_models import HopfieldNetwork
 
     def constrain(system: EnergySystem) -> None:
@@ -407,7 +407,7 @@ def data_of(n: int = 40, classes: int = 10, size: int = 64) -> Dataset:
 def test_bad_input_writes_nothing(
     tmp_path: Path, overrides: list[str], arguments: dict[str, Any], words: str | None
 ) -> None:
-    """Else bad input is found after work has begun, or leaves a file behind."""
+    """If this fails, bad input is found after work has begun, or leaves a file behind."""
     out = tmp_path / "run.h5"
     if words is None:  # digits need no folder: an unused one is no mistake
         train(SMALL, overrides=["training.epochs=1"], **arguments)
@@ -420,7 +420,7 @@ def test_bad_input_writes_nothing(
 
 
 def test_other_files_are_not_overwritten(tmp_path: Path) -> None:
-    """Else a slip of the keyboard replaces the user's data by a run; an old run may be replaced."""
+    """If this fails, a slip of the keyboard replaces the user's data by a run; an old run may be replaced."""
     thesis = tmp_path / "thesis.h5"
     thesis.write_text("years of work", encoding="utf-8")
     with pytest.raises(InputError, match="holds something else"):
@@ -432,7 +432,7 @@ def test_other_files_are_not_overwritten(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mnist_reaches_its_error(mnist_folder: Path) -> None:
-    """Else the bundled config no longer keeps its promise: at most 1.8 % on the full test set."""
+    """If this fails, the bundled config no longer keeps its promise: at most 1.8 % on the full test set."""
     result = train("hopfield-mnist", data=mnist_folder)
     assert result.test_error <= 0.018
     assert result.metrics["worst_residual"].max() <= 1e-6

@@ -69,7 +69,7 @@ def same(a: object, b: object) -> bool:
 
 
 def test_everything_comes_back(tmp_path: Path) -> None:
-    """Else a resumed run or a figure works on other numbers than were computed."""
+    """If this fails, a resumed run or a figure works on other numbers than were computed."""
     run = sample()
     path = tmp_path / "new" / "run.h5"
     write_run(path, run)
@@ -101,7 +101,8 @@ STATE = st.recursive(
 
 @given(state=st.dictionaries(st.text(max_size=3), STATE, min_size=1, max_size=3))
 def test_any_nested_state_comes_back(state: dict[str, object]) -> None:
-    """Else some optimizer's or scheduler's state is changed by a resume (integer keys, tuples, infinities)."""
+    """If this fails, some optimizer's or scheduler's state is changed by a resume (integer keys, tuples,
+    infinities)."""
     path = Path(f"/dev/shm/physics-ep-{os.getpid()}.h5") if Path("/dev/shm").is_dir() else Path("state.h5")
     try:
         write_run(path, Run(resume=state))
@@ -111,7 +112,7 @@ def test_any_nested_state_comes_back(state: dict[str, object]) -> None:
 
 
 def test_datasets_say_what_they_are(tmp_path: Path) -> None:
-    """Else a file read years later is a heap of numbers without units."""
+    """If this fails, a file read years later is a heap of numbers without units."""
     write_run(tmp_path / "run.h5", sample())
     bare: list[str] = []
 
@@ -133,7 +134,7 @@ def test_datasets_say_what_they_are(tmp_path: Path) -> None:
 
 
 def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
-    """Else half a file is taken for a run, or ends in a traceback of h5py."""
+    """If this fails, half a file is taken for a run, or ends in a traceback of h5py."""
     path = tmp_path / "run.h5"
     write_run(path, sample())
     whole = path.read_bytes()
@@ -151,7 +152,7 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_damaged_bytes_are_told_from_weights(tmp_path: Path) -> None:
-    """Else a flipped bit on a disk becomes a weight of the network."""
+    """If this fails, a flipped bit on a disk becomes a weight of the network."""
     path = tmp_path / "run.h5"
     run = sample()
     write_run(path, run)
@@ -165,7 +166,7 @@ def test_damaged_bytes_are_told_from_weights(tmp_path: Path) -> None:
 
 
 def test_newer_format_is_refused(tmp_path: Path) -> None:
-    """Else a file of a later version is misread."""
+    """If this fails, a file of a later version is misread."""
     path = tmp_path / "run.h5"
     write_run(path, sample())
     with h5py.File(path, "a") as file:
@@ -176,7 +177,8 @@ def test_newer_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
-    """Else code or objects get into a file, and reading it could run them; and the old file must survive."""
+    """If this fails, code or objects get into a file, and reading it could run them; and the old file must
+    survive."""
     path = tmp_path / "run.h5"
     write_run(path, sample())
     before = path.read_bytes()
@@ -187,7 +189,7 @@ def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
 
 
 def test_system_comes_back_from_its_run(tmp_path: Path) -> None:
-    """Else a trained system cannot be used without its training script, or loses digits on the way."""
+    """If this fails, a trained system cannot be used without its training script, or loses digits on the way."""
     system = HopfieldNetwork([4, 5, 3], seed=3).double()
     config = {"system": {"name": "hopfield", "sizes": [4, 5, 3]}}
     write_run(tmp_path / "run.h5", Run(attributes={"config": config}, state_dict=system.state_dict()))
@@ -213,7 +215,7 @@ while True:
 
 @pytest.mark.full
 def test_kill_leaves_a_whole_file(tmp_path: Path) -> None:
-    """Else a power cut or an out-of-memory kill during a save costs the whole run."""
+    """If this fails, a power cut or an out-of-memory kill during a save costs the whole run."""
     path = tmp_path / "run.h5"
     for k in range(2):
         with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as process:
@@ -251,7 +253,7 @@ def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path, count: int) ->
 
 
 def test_replacing_keeps_the_old_file_on_failure(tmp_path: Path) -> None:
-    """Else an error in the middle of writing destroys what was there."""
+    """If this fails, an error in the middle of writing destroys what was there."""
     path = tmp_path / "figures.json"
     write_json(path, {"a": 1})
 
@@ -267,7 +269,7 @@ def test_replacing_keeps_the_old_file_on_failure(tmp_path: Path) -> None:
 
 
 def test_json_is_plain_and_standard(tmp_path: Path) -> None:
-    """Else another program cannot read the figures (NaN is no JSON, arrays are none)."""
+    """If this fails, another program cannot read the figures (NaN is no JSON, arrays are none)."""
     figures = {
         "nan": float("nan"),
         "array": np.arange(3),
@@ -287,7 +289,7 @@ def test_json_is_plain_and_standard(tmp_path: Path) -> None:
 
 
 def test_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    """Else hours of work end in an error at the first save."""
+    """If this fails, hours of work end in an error at the first save."""
     (tmp_path / "file").write_text("", encoding="utf-8")
     for bad in (tmp_path, tmp_path / "file" / "run.h5", Path("/proc/run.h5"), Path("/proc/no/../run.h5")):
         with pytest.raises(InputError, match=r"Argument out must (be a file|lie in a folder)"):

@@ -26,7 +26,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_elimination_is_implicit_differentiation(name: str) -> None:
-    """Otherwise what EP is compared with is no exact gradient: bounds, diagonals or the block are wrong."""
+    """If this fails, what EP is compared with is no exact gradient: bounds, diagonals or the block are wrong."""
     network, cost = CASES[name]
     network = network.double()
     x = torch.rand(6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -32,15 +32,15 @@ from validation.theory.mapping_limits import (
 @pytest.mark.parametrize("depth", [2, 6])
 @pytest.mark.parametrize("gain", [0.5, 6**0.5])
 def test_decay_is_that_of_the_mapping_tests(depth: int, gain: float) -> None:
-    """Else the figure's settling times are others than those that tests hold against docs/physics.md, Settling
-    time."""
+    """If this fails, the figure's settling times are others than those that tests hold against docs/physics.md,
+    Settling time."""
     x, _ = examples(size=4)
     mapped = map_pcn(dense(depth, "softplus", gain=gain))
     assert disturbance_decay(mapped, x) == decay(mapped, x)
 
 
 def test_a_single_layer_is_an_rc_node() -> None:
-    """Else time has another unit than the time constant; steps of a half are resolved."""
+    """If this fails, time has another unit than the time constant; steps of a half are resolved."""
     x, _ = examples(size=2)
     mapped = map_pcn(random_network(1, "tanh", 1.0))
     assert disturbance_decay(mapped, x) == pytest.approx(math.log(1e6), abs=0.5)
@@ -49,8 +49,9 @@ def test_a_single_layer_is_an_rc_node() -> None:
 
 @pytest.mark.parametrize(("depth", "width"), [(3, 12), (6, 16)])
 def test_modes_are_those_of_the_linearised_circuit(depth: int, width: int) -> None:
-    """Else the second-order form, or the count of modes beyond the axis, is not that of the circuit's equations:
-    eigenvalues of its Jacobian, by autograd, are the judge, on both sides of the limit and far beyond it."""
+    """If this fails, the second-order form, or the count of modes beyond the axis, is not that of the circuit's
+    equations: eigenvalues of its Jacobian, by autograd, are the judge, on both sides of the limit and far beyond
+    it."""
     x, _ = examples(size=1)
     net = random_network(depth, "tanh", 6**0.5, width=width)
     limit = mismatch_limit(map_pcn(net), x, resolution=0.005)
@@ -64,8 +65,8 @@ def test_modes_are_those_of_the_linearised_circuit(depth: int, width: int) -> No
 
 @pytest.mark.full
 def test_published_limit() -> None:
-    """Else the construction's tightest tolerance is misjudged: 2 to 5 % at depth 10 (docs/physics.md, u must not be
-    slower than h)."""
+    """If this fails, the construction's tightest tolerance is misjudged: 2 to 5 % at depth 10 (docs/physics.md, u
+    must not be slower than h)."""
     x, _ = examples(size=1)
     blocks = symmetric_couplings(map_pcn(dense(10, "tanh", width=128, gain=6**0.5)), x)
     assert unstable_modes(blocks, 0.02) == 0
@@ -73,7 +74,7 @@ def test_published_limit() -> None:
 
 
 def test_limit_of_many_examples_is_the_least() -> None:
-    """Else a batch is called stable of which one example is not."""
+    """If this fails, a batch is called stable of which one example is not."""
     x, _ = examples(size=3)
     mapped = map_pcn(random_network(4, "tanh", 6**0.5, width=16))
     each = [mismatch_limit(mapped, example[None]) for example in x]
@@ -81,7 +82,7 @@ def test_limit_of_many_examples_is_the_least() -> None:
 
 
 def test_small_gains_are_safe_and_depth_is_not() -> None:
-    """Else networks are refused that damping alone keeps stable, or a limit does not fall with depth."""
+    """If this fails, networks are refused that damping alone keeps stable, or a limit does not fall with depth."""
     x, _ = examples(size=1)
     assert mismatch_limit(map_pcn(random_network(12, "tanh", 0.5, width=16)), x) == math.inf
     limits = [mismatch_limit(map_pcn(random_network(d, "tanh", 6**0.5, width=16)), x) for d in (2, 4, 8)]
@@ -90,8 +91,8 @@ def test_small_gains_are_safe_and_depth_is_not() -> None:
 
 
 def test_damage_of_copies() -> None:
-    """Else the damage is not that of docs/physics.md, One array, not three: none by one noisy array, more by three
-    copies than by one, and it grows with depth."""
+    """If this fails, the damage is not that of docs/physics.md, One array, not three: none by one noisy array, more
+    by three copies than by one, and it grows with depth."""
     x, y = examples(size=4)
     found = {
         (depth, copies): copy_damage(
@@ -108,15 +109,15 @@ def test_damage_of_copies() -> None:
 
 @pytest.mark.slow
 def test_no_equilibrium_is_no_number() -> None:
-    """Else a state that is none is judged: ReLU, three copies, large gain (docs/physics.md, One array, not
-    three)."""
+    """If this fails, a state that is none is judged: ReLU, three copies, large gain (docs/physics.md, One array,
+    not three)."""
     x, y = examples(size=2)
     net = dense(10, "relu", width=128, gain=6**0.5)
     assert math.isnan(copy_damage(net, x, y, CrossEntropy(), COPIES, 0.01))
 
 
 def test_bad_input() -> None:
-    """Else a limit is given of a circuit that the formula is not of."""
+    """If this fails, a limit is given of a circuit that the formula is not of."""
     x, y = examples(size=2)
     net = random_network(3, "tanh", 1.0, width=8)
     with pytest.raises(InputError, match="dense layers"):
@@ -130,7 +131,7 @@ def test_bad_input() -> None:
 
 
 def test_random_networks_are_repeatable() -> None:
-    """Else the figure is another one each time; or a unit lies at zero."""
+    """If this fails, the figure is another one each time; or a unit lies at zero."""
     one, same, other = (random_network(3, "tanh", 1.0, width=8, seed=seed) for seed in (1, 1, 2))
     for a, b, c in zip(one.parameters(), same.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)

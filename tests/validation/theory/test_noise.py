@@ -28,8 +28,8 @@ def small(n_in: int = 12) -> tuple[PredictiveCodingNetwork, torch.Tensor, torch.
 @pytest.mark.full
 @pytest.mark.parametrize("noise", [1e-3, 5e-3])
 def test_slopes_and_the_best_beta(noise: float) -> None:
-    """Else the laws of docs/physics.md, Noise and the best beta, fail on the mapped circuit, or its best beta is
-    missed."""
+    """If this fails, the laws of docs/physics.md, Noise and the best beta, fail on the mapped circuit, or its best
+    beta is missed."""
     net, x, y = small()
     found = best_beta(net, x, y, SquaredError(), device=DeviceModel(read_noise=noise), repeats=6)
     assert found.bias_exponent == pytest.approx(2, abs=0.1)
@@ -47,7 +47,7 @@ def test_slopes_and_the_best_beta(noise: float) -> None:
 
 @pytest.mark.full
 def test_of_a_mapped_network_and_a_given_grid() -> None:
-    """Else another instance than the one at hand is judged, or errors of its cells enter the balance."""
+    """If this fails, another instance than the one at hand is judged, or errors of its cells enter the balance."""
     net, x, y = small()
     device = DeviceModel(read_noise=2e-3, programming_noise=0.05)
     mapped = map_pcn(net, device=device, seed=3, calibration=x)
@@ -87,7 +87,7 @@ class Known:
     ("scheme", "order"), [("centered", 2), pytest.param("positive", 1, marks=pytest.mark.full)]
 )
 def test_known_coefficients(scheme: str, order: int) -> None:
-    """Else b, V or the minimum of the sum is computed wrongly: here all three are known."""
+    """If this fails, b, V or the minimum of the sum is computed wrongly: here all three are known."""
     net, x, y = small()
     b, v = 3.0, 2e-6
     found = best_beta(
@@ -113,7 +113,7 @@ def test_known_coefficients(scheme: str, order: int) -> None:
 
 
 def test_bad_input() -> None:
-    """Else a balance is sought where nothing balances."""
+    """If this fails, a balance is sought where nothing balances."""
     net, x, y = small()
     noisy = DeviceModel(read_noise=1e-3)
     for must, arguments in (
