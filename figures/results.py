@@ -190,9 +190,9 @@ def draw_trajectories(courses: Mapping[str, Trajectory], joined: bool | None = N
     letters = "".join(letter * len(columns) for letter in "abc")
     _, axes = style.new_figure(style.PAGE, 120, 3, len(columns), sharex="col", letters=letters)
     units = _most_moved(list(courses.values()))
-    longest = max(sum(float(course.time[-1]) for _, course in shown) for shown in columns)
-    largest = max((float(b.abs().max()) for c in courses.values() for b in _firsts(c) if b.numel()), default=0.0)
     for column, shown in zip(axes.T, columns, strict=True):
+        longest = sum(float(course.time[-1]) for _, course in shown)
+        largest = max((float(b.abs().max()) for _, c in shown for b in _firsts(c) if b.numel()), default=0.0)
         _draw_course(column, shown, units, longest, largest)
 
 
@@ -257,7 +257,7 @@ def _draw_course(
 ) -> None:
     """Phases that follow each other, in a panel each for states, energy and residual.
 
-    The units of time and of states are those that suit the longest time and the largest state of all panels.
+    The units of time and of states are those that suit the time and the largest state of these phases.
     """
     states, energy, residual = column
     begin = 0.0

@@ -7,6 +7,7 @@ import html
 import io
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +127,14 @@ class Tabular(Drawable):
         """How the rows were found, for the note below a table; empty: there is none."""
         return ""
 
-    def to_latex(self, columns: Sequence[str] | None = None, caption: str | None = None, digits: int = 3) -> str:
+    def to_latex(
+        self,
+        columns: Sequence[str] | None = None,
+        caption: str | None = None,
+        digits: int = 3,
+        *,
+        label: str | None = None,
+    ) -> str:
         """Return the rows as a LaTeX table with the rules of the package booktabs.
 
         Parameters
@@ -139,12 +147,16 @@ class Tabular(Drawable):
             table that tells how the rows were found. '': the tabular alone.
         digits : int
             Significant digits of numbers that are no integers.
+        label : str, optional
+            What the text names the table by, \\ref{label}: 'tab:gradients', say. It goes with a caption.
 
         Raises
         ------
         InputError
-            If there is no such column.
+            If there is no such column, or the label has signs that LaTeX takes for its own.
         """
+        if label is not None and not re.fullmatch(r"[\w:.+/-]+", label, re.ASCII):
+            raise argument_error("label", "be of letters, digits and : . + / _ -", repr(label))
         if columns is None:
             rows = self.paper_rows()
             columns = known_columns(rows)
@@ -162,7 +174,8 @@ class Tabular(Drawable):
         return (
             "\\begin{table}\n\\centering\n"
             f"\\caption{{{_escaped(caption)}}}\n"
-            "\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n"
+            + (f"\\label{{{label}}}\n" if label else "")
+            + "\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n"
             f"{text}{below}\\end{{table}}\n"
         )
 

@@ -167,7 +167,7 @@ def gradients(
 
     from .examples import LARGE, judged, parse_strength, usual_gates
     from .gradients import gradient_figures, gradient_report
-    from .tables import chosen_columns, gradient_words, layer_table, tensor_table
+    from .tables import captioned, chosen_columns, gradient_words, labelled, layer_table, tensor_table
 
     strength = parse_strength(beta)
     if cost not in COSTS:
@@ -221,7 +221,12 @@ def gradients(
     if csv is not None:
         write_text(csv, table.to_csv())
     if latex is not None:
-        text = table.to_latex(chosen_columns(columns, table), f"{system}: {found.title()}", digits=PAPER_DIGITS)
+        text = table.to_latex(
+            chosen_columns(columns, table),
+            captioned(system, found.title()),
+            PAPER_DIGITS,
+            label=labelled(latex),
+        )
         write_text(latex, f"{LATEX_MARK}{writer('physics-ep gradients')}\n{text}")
     for each in compared:
         report.say(gradient_words(each))
@@ -354,7 +359,7 @@ def tolerance(
     from .sweeps.table import LEGEND, readings, reasons, tolerance_rows
     from .sweeps.tolerances import SweepInterrupted, worth_sharing
     from .sweeps.tolerances import tolerance as measure
-    from .tables import chosen_columns
+    from .tables import captioned, chosen_columns, labelled
 
     if cost not in COSTS:
         raise unknown_name("cost", cost, COSTS)
@@ -431,7 +436,12 @@ def tolerance(
     if csv is not None:
         write_text(csv, table.to_csv())
     if latex is not None:
-        text = table.to_latex(chosen_columns(columns, table), f"{network}: {table.title()}", digits=PAPER_DIGITS)
+        text = table.to_latex(
+            chosen_columns(columns, table),
+            captioned(network, table.title()),
+            PAPER_DIGITS,
+            label=labelled(latex),
+        )
         write_text(latex, f"{LATEX_MARK}{writer('physics-ep tolerance')}\n{text}")
     for line in (*reasons(table.points), *readings(table, verbose)):
         report.say(line)

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import math
+import os
+import re
+from pathlib import Path
 
 from physics_ep.errors import unknown_name
 from physics_ep.tabular import Tabular
 
 from .gradients import GradientReport
+
+
+def captioned(system: str, title: str) -> str:
+    """Caption of a system's table in a paper: with its name, unless that is a file's."""
+    return (
+        title[:1].upper() + title[1:]
+        if Path(system).suffix or len(Path(system).parts) > 1
+        else f"{system}: {title}"
+    )
+
+
+def labelled(path: str | os.PathLike[str]) -> str:
+    """What a paper calls the table of a file: 'tab:layers' of results/layers.tex."""
+    return "tab:" + (re.sub(r"[^A-Za-z0-9.+_-]+", "-", Path(path).stem).strip("-") or "table")
 
 
 def chosen_columns(text: str | None, table: Tabular) -> list[str] | None:

@@ -24,6 +24,7 @@ from physics_ep.predictive_coding import from_sequential, mlp
 from physics_ep.tabular import Tabular, epochs_for_paper, epochs_of, known_columns
 from tests.support.systems import batch
 from validation import gradient_report, tolerance
+from validation.tables import captioned, labelled
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,14 @@ def test_a_report_is_a_frame_and_a_table_for_a_paper() -> None:
     for part in (r"\toprule", r"\bottomrule", r"EP \& the oracle", "layers.0.weight"):
         assert part in latex
     assert latex.count(r"\\") == 1 + len(report.rows)
+    named = report.to_latex(["parameter", "cosine"], caption="EP", label="tab:ep_1")
+    assert named.index(r"\caption{EP}") < named.index(r"\label{tab:ep_1}") < named.index(r"\begin{tabular}")
+    assert r"\label" not in latex
+    with pytest.raises(InputError, match="label must be of letters, digits"):
+        report.to_latex(label="tab:{ep}")
+    assert captioned("runs/mine.h5", "gradients of layers") == "Gradients of layers"
+    assert captioned("vgg10", "gradients of layers") == "vgg10: gradients of layers"
+    assert labelled("results/my layers.tex") == "tab:my-layers"
     with pytest.raises(InputError, match=r"columns must be one of.*Did you mean .cosine."):
         report.to_latex(["cosines"])
     cells = Cells()
