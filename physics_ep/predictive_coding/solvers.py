@@ -3,7 +3,7 @@
 | solver | what it is | energy that it solves |
 |---|---|---|
 | `sweep` | Picard: errors backward, displacements forward | the network's |
-| `anderson` | Anderson(5) on the sweep, from a guess of second order (`expansion`) | the network's |
+| `anderson` | Anderson(5) on the sweep, from a guess of first or second order (`expansion`) | the network's |
 | | where all is linear but the cost: combinations of passes that nudges share (`LinearSpace`) | |
 | `pgd`, `mod_pgd` | even, then odd layers, step 1 (Kerjan 2026) | squared; the paper's own rule |
 | `skew_flow` | dp/dt = -p + a + q, dq/dt = -q + a, explicit steps of half a time constant | paired |
@@ -358,8 +358,10 @@ class Sweep(Solver):
         begins, self.rest = self.rest, False
         known: dict[int, torch.Tensor] = {}
         if begins and self.shared:
-            begin = expansion if self._mixing is not None and expands(self.phase) else scaled
-            following, known = begin(self.phase, self.images)
+            if self._mixing is not None and expands(self.phase):
+                following, known = expansion(self.phase, self.images, self.deltas, self.tolerance)
+            else:
+                following, known = scaled(self.phase, self.images)
         elif self._mixing is not None:
             following = self._mixing(self.errors, self.images)
         elif self.damped and not begins:
