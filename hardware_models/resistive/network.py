@@ -79,10 +79,11 @@ class ResistiveNetwork(LayeredSystem):
     scale : float
         Conductances start uniform in (0, scale / sqrt(n)), n the number of nodes below: siemens. The default is
         that of cells of a crossbar: up to some 10 uS.
-    density : float
-        Share of the conductances behind hidden layers that start on, sqrt(1 / density) times larger. The mean of
-        conductances, which cannot be negative, passes a common voltage forwards and a common error backwards; in
-        deep networks it drowns what their differences pass, unless few start on.
+    density : float or sequence of float
+        Share of the conductances behind hidden layers that start on, sqrt(1 / density) times larger; or a share for
+        each layer, that of the inputs first. The mean of conductances, which cannot be negative, passes a common
+        voltage forwards and a common error backwards; in deep networks it drowns what their differences pass,
+        unless few start on.
     mirrored : bool
         Whether each hidden node held below 0 V starts as the mirror image of one held above: the same conductances,
         to the other half of the nodes below it, and so the opposite current. Little of a common voltage is passed
@@ -152,7 +153,7 @@ class ResistiveNetwork(LayeredSystem):
         amplification: float = 1.0,
         bias: bool = True,
         scale: float = 1e-4,
-        density: float = 1.0,
+        density: float | Sequence[float] = 1.0,
         mirrored: bool = False,
         rest: float = 0.0,
         g_min: float = 0.0,
@@ -183,11 +184,14 @@ class ResistiveNetwork(LayeredSystem):
         for name, value in given.items():
             if not (is_real(value) and value > 0):
                 raise argument_error(name, "be a positive number", value)
-        for name, value in {"density": density, "rest": rest, "g_min": g_min, "g_max": g_max}.items():
+        for name, value in {"rest": rest, "g_min": g_min, "g_max": g_max}.items():
             if not isinstance(value, int | float):
                 raise argument_error(name, "be a number", value)
-        if not 0 < density <= 1:
-            raise argument_error("density", "lie in (0, 1]", density)
+        shares = density if isinstance(density, Sequence) else [density] * (len(sizes) - 1)
+        if len(shares) != len(sizes) - 1 or not all(is_real(d) and 0 < d <= 1 for d in shares):
+            raise argument_error("density", f"lie in (0, 1], or be {len(sizes) - 1} such numbers", density)
+        if shares is not density:
+            shares = [1.0, *shares[1:]]
         if not math.isfinite(rest):
             raise argument_error("rest", "be finite", rest)
         if rest and not bias:
@@ -210,9 +214,7 @@ class ResistiveNetwork(LayeredSystem):
         pairs = list(itertools.pairwise([2 * sizes[0], *sizes[1:]]))
         self.gains = (float(input_gain), *[float(amplification)] * (len(pairs) - 1))
         self.layers = nn.ModuleList(
-            Conductances(
-                n_in, n_out, gain, scale, density if k else 1.0, bias, mirrored and k + 1 < len(pairs), generator
-            )
+            Conductances(n_in, n_out, gain, scale, shares[k], bias, mirrored and k + 1 < len(pairs), generator)
             for k, ((n_in, n_out), gain) in enumerate(zip(pairs, self.gains, strict=True))
         )
         self.constrain()

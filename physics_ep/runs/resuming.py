@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -35,6 +35,8 @@ KEPT_EPOCH = "kept_epoch"
 EXAMPLES = "examples_sha256"
 """Attribute of a run on examples from a table or from Python: their digest (`Dataset.digest`). A known set that is
 scaled by its own examples has that of the first ones, which tells the scale."""
+BACKWARD = "backward"
+"""Attribute of a run: by what its gradients came, where that was no estimator of its config."""
 
 
 class Interruption:
@@ -135,6 +137,23 @@ def check_resumable(run: Run, config: Config, rewind: bool = False) -> None:
         raise argument_error(
             f"{section}.{key}", f"be {old.get(key)!r}, as in {name!r}, to resume it", repr((keys or {}).get(key))
         )
+
+
+def told_backward(backward: Callable[..., Any] | None) -> str | None:
+    """What a run file says of a function that fills gradients: its `description`, or its name; None of none."""
+    if backward is None:
+        return None
+    told = getattr(backward, "description", None)
+    return str(told or getattr(backward, "__qualname__", type(backward).__qualname__))
+
+
+def check_backward(run: Run, told: str | None) -> None:
+    """Raise InputError unless gradients come as they came to the run, by what `told_backward` says of both."""
+    before = run.attributes.get(BACKWARD)
+    if before != told:
+        must = "be left out" if before is None else f"be {before!r} (by its name, or an attribute `description`)"
+        why = f"{must}, as in {str(run.path)!r}, to resume it"
+        raise argument_error("backward", why, "left out" if told is None else repr(told))
 
 
 def digest_of(data: Dataset, section: DataSection, given: bool = False) -> str | None:

@@ -62,16 +62,19 @@ from .preparation import (
 )
 from .results import TrainingResult
 from .resuming import (
+    BACKWARD,
     EXAMPLES,
     KEPT_EPOCH,
     TEST_READ,
     Interruption,
+    check_backward,
     check_examples,
     check_resumable,
     copied,
     digest_of,
     interruptible,
     past_metrics,
+    told_backward,
 )
 from .seeds import SeedsResult, train_seeds
 from .selection import Selection
@@ -138,7 +141,8 @@ def train(
         Told of every batch and epoch.
     backward : callable, optional
         (system, x, y) -> step, instead of equilibrium propagation: exact gradients under the same recipe, say. With
-        several processes it must bring `.grad` in line itself.
+        several processes it must bring `.grad` in line itself. The run file tells its attribute `description`, or
+        else its name, as `backward`, and goes on with no other.
     callbacks : iterable of Callback
         Called before the first batch, after each batch, after each epoch, which they may make the last one, and
         at the end. Loggers that the config names come after them.
@@ -198,6 +202,7 @@ def train(
         previous = None if resume is None else open_run(resume)
         if previous is not None:
             check_resumable(previous, settings, rewind)
+            check_backward(previous, told_backward(backward))
             if previous.examples and (data is None or isinstance(data, str | os.PathLike)):
                 must = "be given again by train(..., data=...): the run was trained on examples from Python"
                 raise argument_error("data", must, "left out" if data is None else repr(os.fspath(data)))
@@ -284,7 +289,7 @@ class _Trainer:
         self.last: dict[str, Any] = {}  # state at the start of the epoch, where the file may be written within
         self.within: dict[str, Any] = {}  # an epoch that a resumed run had begun, or what of one is in the file
         self.written = time.monotonic()
-        self.attributes = run_attributes(config)
+        self.attributes = run_attributes(config) | ({} if backward is None else {BACKWARD: told_backward(backward)})
         digest = digest_of(data.data, config.data, bool(self.examples)) if isinstance(data, InMemory) else None
         if digest is not None:
             self.attributes[EXAMPLES] = digest

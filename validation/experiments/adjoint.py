@@ -28,7 +28,7 @@ from physics_ep.physical_system import PhysicalSystem
 from physics_ep.weights import Weights
 
 from ..oracles import OracleError
-from .exact_training import ExactStep
+from .exact_training import ExactStep, described
 
 DIRECTIONS = 200
 """Most directions of a solve; each costs a product with the Hessian, and keeps two states."""
@@ -91,7 +91,10 @@ def adjoint_backward(
             every = system.outputs(rest.state)
         return ExactStep(loss.detach() @ share, every, skipped=count - int(solved.sum()))
 
-    return backward
+    told = "the system's own tolerance" if free is None else f"{free:g}"
+    return described(
+        backward, f"exact gradients by a Krylov solve to {tolerance:g} of states to {told}, cost {cost.name}"
+    )
 
 
 def adjoints(

@@ -24,7 +24,7 @@ from physics_ep.cost import Cost, costs, fitted_targets
 from physics_ep.errors import InputError, argument_error, is_real, require_count
 from physics_ep.weights import Weights
 
-from .exact_training import ExactStep
+from .exact_training import ExactStep, described
 
 
 def brief_backward(cost: Cost, beta: float, free: int, nudged: int, step: float) -> Callable[..., ExactStep]:
@@ -80,7 +80,8 @@ def brief_backward(cost: Cost, beta: float, free: int, nudged: int, step: float)
             Weights(system).deposit(system.contrast(settled, moved, None, x, weight))
         return ExactStep(loss=costs(cost, outputs, target).mean(), outputs=outputs)
 
-    return backward
+    told = f"phases of {free} and {nudged} steps of {step:g} at beta {beta:g}, cost {cost.name}"
+    return described(backward, told)
 
 
 def _stepped(

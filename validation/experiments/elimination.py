@@ -25,7 +25,7 @@ from physics_ep.system import EnergySystem
 from physics_ep.weights import Weights
 
 from ..oracles import OracleError
-from .exact_training import ExactStep
+from .exact_training import ExactStep, described
 
 CHECKED = 100
 """Every how many steps the adjoints are held against the energy's own Hessian, from the first step on."""
@@ -73,7 +73,7 @@ def eliminating_backward(cost: Cost) -> Callable[..., ExactStep]:
         Weights(system).deposit(system.contrast(state, tuple(-h for h in half), half, x, share))
         return ExactStep(loss=loss.detach().mean(), outputs=outputs.detach())
 
-    return backward
+    return described(backward, f"exact gradients by elimination of the hidden layer, cost {cost.name}")
 
 
 def eliminated(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,6 +20,8 @@ from physics_ep.weights import Weights
 
 from ..oracles import implicit_gradient
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 
 @dataclass(frozen=True)
 class ExactStep:
@@ -29,6 +31,12 @@ class ExactStep:
     outputs: torch.Tensor
     equilibria: tuple[Any, ...] = ()
     skipped: int = 0
+
+
+def described(backward: F, description: str) -> F:
+    """A function that fills gradients, with what run files of its trainings say of it."""
+    backward.description = description  # type: ignore[attr-defined]
+    return backward
 
 
 def exact_backward(cost: Cost, tolerance: float = 1e-7) -> Callable[..., ExactStep]:
@@ -49,7 +57,7 @@ def exact_backward(cost: Cost, tolerance: float = 1e-7) -> Callable[..., ExactSt
         assert found.outputs is not None
         return ExactStep(loss=torch.tensor(found.loss), outputs=found.outputs.to(x.dtype))
 
-    return backward
+    return described(backward, f"exact gradients by an iterative solve to {tolerance:g}, cost {cost.name}")
 
 
 def train_exactly(

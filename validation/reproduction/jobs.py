@@ -12,7 +12,7 @@ from physics_ep.errors import InputError
 from physics_ep.placement import threads
 from physics_ep.runs.preparation import with_arguments
 from physics_ep.runs.results import TrainingResult
-from physics_ep.runs.resuming import KEPT_EPOCH, TEST_READ, check_resumable
+from physics_ep.runs.resuming import KEPT_EPOCH, TEST_READ, check_backward, check_resumable, told_backward
 from physics_ep.runs.training import Backward, train
 from physics_ep.storage.opening import open_run
 from physics_ep.storage.outputs import writing
@@ -112,6 +112,7 @@ def found(job: Job) -> Made | None:
         return Made(float(run.metric("value")[-1]))
     config = job.config()
     check_resumable(run, config)
+    check_backward(run, told_backward(job.backward(config)))
     if TEST_READ in run.attributes:
         kept = int(run.attributes[KEPT_EPOCH])
         return Made(float(run.metric("test_error")[kept - 1]), kept)

@@ -467,9 +467,25 @@ def test_mirrored_nodes_start_as_mirror_images():
         assert (current[:, :20] + current[:, 20:]).abs().max() < 1e-6 * current.abs().max()
     on = (system.couplings[1].conductance > 0).double().mean()
     assert abs(float(on) - 0.2) < 0.03
+    assert bool((system.couplings[0].conductance > 0).all())
     grounded = tuple(torch.zeros(1, n) for n in (40, 40, 4))
     missing = system.force(grounded, torch.zeros(1, 6))[-1]
     assert (missing / system.loads()[-1] - 0.1).abs().max() < 1e-6
+
+
+def test_each_layer_may_have_a_density_of_its_own():
+    """A symmetric draw clipped at 0, half off and the others uniform, is what a list of shares gives."""
+    system = ResistiveNetwork([200, 300, 10], density=[0.5, 0.25], scale=0.5**0.5)
+    first, last = (layer.conductance.detach() for layer in system.couplings)
+    assert float((first > 0).double().mean()) == pytest.approx(0.5, abs=0.01)
+    assert float((last > 0).double().mean()) == pytest.approx(0.25, abs=0.03)
+    on = first[first > 0] * 400**0.5  # uniform in (0, 1): mean 1/2, square 1/3
+    assert float(on.max()) == pytest.approx(1, abs=1e-3)
+    assert float(on.mean()) == pytest.approx(1 / 2, abs=0.005)
+    assert float(on.square().mean()) == pytest.approx(1 / 3, abs=0.005)
+    for wrong in ([0.5], [0.5, 1.5], "dense", 0.0, None):
+        with pytest.raises(InputError, match="density must lie in"):
+            ResistiveNetwork([4, 6, 2], density=wrong)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -362,6 +362,31 @@ def test_another_gradient_under_the_same_recipe() -> None:
     assert all(torch.equal(a, b) for a, b in zip(theirs.system.parameters(), ours.system.parameters(), strict=True))
 
 
+def test_gradients_of_one_run_come_one_way(tmp_path: Path) -> None:
+    """Else a run begun by exact gradients goes on by EP, and no file tells that it did."""
+    ep = EquilibriumPropagation(SquaredError(), beta=0.1)
+
+    def backward(system: EnergySystem, x: torch.Tensor, y: torch.Tensor) -> Step:
+        return ep.backward(system, x, y)
+
+    file, plain = tmp_path / "run.h5", tmp_path / "plain.h5"
+    config = {**SMALL, "ep": {"beta": 0.1}, "training": {"epochs": 2}}
+    with pytest.raises(TrainingInterrupted):
+        train(config, out=file, backward=backward, progress=StopAfter(epochs=1, batches=0))
+    told = open_run(file).attributes["backward"]
+    assert told.endswith("<locals>.backward")
+    with pytest.raises(InputError, match=r"backward must be '.*backward' \(by its name.*but was left out"):
+        train(config, resume=file)
+    train(config, resume=file, backward=backward)
+    backward.description = "by hand"  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"backward must be .* but was 'by hand'"):
+        train(config, resume=file, backward=backward)
+    train(config, overrides=["training.epochs=1"], out=plain)
+    assert "backward" not in open_run(plain).attributes
+    with pytest.raises(InputError, match="backward must be left out"):
+        train(config, resume=plain, backward=backward)
+
+
 def test_parameters_are_put_back_into_range(monkeypatch: pytest.MonkeyPatch) -> None:
     """If this fails, an optimizer step leaves conductances negative."""
     from hardware_models import HopfieldNetwork

@@ -21,6 +21,7 @@ from physics_ep.config import parse_config
 from physics_ep.data.batches import InMemory
 from physics_ep.data.datasets import load_dataset
 from physics_ep.errors import InputError
+from physics_ep.runs.optimization import build_optimizer
 from physics_ep.runs.preparation import system_of
 from physics_ep.runs.training import TrainingInterrupted
 from tests.support.paths import ROOT
@@ -145,33 +146,59 @@ def test_our_recipe_is_judged_by_paired_differences() -> None:
     assert outcome([1.5, 1.7], [], "ours").verdict.endswith("exact gradients were not trained")
 
 
+CODE: dict[str, dict[str, Any]] = {
+    "drn-1h": {"gain": 480, "nudging": 1, "weights": [0.006, 0.006], "biases": [0.006, 0.006]},
+    "drn-2h": {"gain": 2000, "nudging": 1, "weights": [0.002, 0.006, 0.018], "biases": [0.002, 0.006, 0.018]},
+    "drn-3h": {
+        "gain": 4000, "nudging": 2, "weights": [0.005, 0.02, 0.08, 0.005], "biases": [0.0005, 0.002, 0.008, 0.0005]
+    },
+}  # fmt: skip
+"""Of papers/fast-drn/drn.py, in siemens and volts of its own."""
+
+
 @pytest.mark.full
-def test_drn_recipe_has_the_steps_of_its_source() -> None:
+@pytest.mark.parametrize("name", CODE)
+def test_drn_recipe_has_the_steps_of_its_source(name: str) -> None:
     """Rates that were carried over from siemens and volts of the code move conductances by the same factors."""
-    recipe = published_tables()["drn"].rows["drn-1h"].recipe("paper")
-    config = recipe.config()
-    assert config.system.options["input_gain"] / config.ep.target == 480
-    options, group = config.optimizer.options, config.optimizer.groups["layers.0.bias"]
-    siemens, volts = config.system.options["scale"], config.ep.target
+    code, config = CODE[name], published_tables()["drn"].rows[name].recipe("paper").config()
+    assert config.system.options.get("amplification", 1.0) == 1.0
+    assert (config.training.batch_size, config.training.epochs, config.optimizer.name) == (4, 50, "SGD")
+    assert isinstance(config.ep.beta, float)
+    siemens, volts = config.ep.beta / code["nudging"], config.ep.target
+    assert config.system.options["input_gain"] / volts == code["gain"]
+    # Half are on, those uniform up to a siemens of the code over the root of the nodes below.
+    assert set(config.system.options["density"]) == {0.5}
+    assert config.system.options["scale"] * 2**0.5 == pytest.approx(siemens, rel=1e-12)
+    sizes = [6, *[8] * (len(code["weights"]) - 1), 3]
     moved = []
-    for scale, unit, rate, current in (
-        (1.0, 1.0, 0.006, 0.006),  # the code's
-        (siemens, volts, options["lr"], group["lr"]),
-    ):
-        network = ResistiveNetwork(
-            [6, 8, 3], diode="ideal", input_gain=480 * unit, scale=scale, rest=0.0, seed=1
-        ).double()
+    for scale, unit in ((1.0, 1.0), (siemens, volts)):
+        options: dict[str, Any] = {"input_gain": code["gain"] * unit, "density": [0.5] * (len(sizes) - 1)}
+        network = ResistiveNetwork(sizes, diode="ideal", scale=scale, seed=1, **options).double()
         x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         y = torch.eye(3, dtype=torch.float64)[torch.tensor([0, 1, 2, 0])] * unit
-        EquilibriumPropagation(SquaredError(), beta=scale).backward(network, x, y)
-        steps = {
-            name: (rate * p.grad / scale) if "bias" not in name else (current * p.grad / (scale * unit))
-            for name, p in network.named_parameters()
-            if p.grad is not None
-        }
-        moved.append(steps)
-    for name, step in moved[0].items():
-        torch.testing.assert_close(moved[1][name], step, rtol=1e-6, atol=0.0)
+        # A tenth of the nudge: networks of a few nodes bear less than those of a thousand.
+        ep = EquilibriumPropagation(SquaredError(), beta=0.1 * code["nudging"] * scale, tolerance=1e-10 * unit)
+        ep.backward(network, x, y)
+        if unit == 1:
+            rates = {f"layers.{k}.conductance": rate for k, rate in enumerate(code["weights"])}
+            rates |= {f"layers.{k}.bias": rate for k, rate in enumerate(code["biases"])}
+        else:
+            rates = {
+                key: float(group["lr"])
+                for group in build_optimizer(config.optimizer, network).param_groups
+                for key, p in network.named_parameters()
+                if any(p is q for q in group["params"])
+            }
+        moved.append(
+            {
+                key: rates[key] * p.grad / (scale * unit if "bias" in key else scale)
+                for key, p in network.named_parameters()
+                if p.grad is not None
+            }
+        )
+    assert len(moved[0]) == 2 * len(code["weights"])
+    for key, step in moved[0].items():
+        torch.testing.assert_close(moved[1][key], step, rtol=1e-6, atol=0.0)
 
 
 def test_holomorphic_points_are_the_order() -> None:
@@ -319,6 +346,31 @@ def test_a_reproduction_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: py
         ]
         assert_same_run(files[0], files[1])
         assert_same_run(files[0], files[2])
+
+
+@pytest.mark.full
+def test_files_of_other_gradients_are_no_files_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phases of other steps, or exact gradients in the place of EP's, end as well, with another error."""
+    ours = SMALL.ours
+    assert ours is not None
+
+    def asked(**changes: Any) -> Reproduction:
+        row = replace(SMALL, ours=replace(ours, **changes))
+        tables = {"small": PublishedTable("small", "", "", "", {"digits": row})}
+        monkeypatch.setattr(reproducing, "published_tables", lambda: tables)
+        return reproduce("small", seeds=1, out=tmp_path)
+
+    brief = {"free": 4, "nudged": 2, "step": 0.5}
+    entries = {**ours.set, "training.epochs": 1, "ep.beta": 0.5, "ep.scheme": "random"}
+    made = asked(brief=brief, set=entries)
+    assert asked(brief=brief, set=entries).figures() == made.figures()
+    for other in ({}, {**brief, "nudged": 3}, {**brief, "step": 0.25}):
+        with pytest.raises(InputError, match=r"backward must be 'phases of 4 and 2 steps of 0\.5 at beta 0\.5"):
+            asked(brief=other, set=entries)
+    file = file_of(tmp_path, "small", "digits", "ours", "ep", 0)
+    file.rename(file_of(tmp_path, "small", "digits", "ours", "exact", 0))
+    with pytest.raises(InputError, match="but was 'exact gradients by elimination"):
+        asked(brief=brief, set=entries, exact="elimination")
 
 
 COARSE = Row(
