@@ -22,8 +22,10 @@ SYSTEM = "zoo"
 """Name of `zoo_network` among the registered systems."""
 SHIPPED = importlib.resources.files("physics_ep") / "zoo"
 """The folder of the package with the index, and the files that ship."""
+ADDRESSES = ("http://", "https://")
 ENVIRONMENT = "PHYSICS_EP_ZOO"
-"""A folder, or the address of one (http, https), with the files that do not ship with the package."""
+"""A folder, or the address of one (http, https), with the files that do not ship with the package. A folder may
+have an index.json of its own, as `add_to_zoo` writes it, with networks that the package does not know."""
 
 
 def zoo(data: str | None = None) -> dict[str, dict[str, Any]]:
@@ -38,10 +40,37 @@ def zoo(data: str | None = None) -> dict[str, dict[str, Any]]:
     -------
     dict
         An entry holds `file`, `sha256`, `rule` ('ep' or 'backprop'), `epochs`, `data`, `train_error`,
-        `held_out_error` and `test_error` (fractions), `seconds` of training, `seed` and the whole `config`.
+        `held_out_error` and `test_error` (fractions), `seconds` of training, `seed` and the whole `config`; where
+        gradients came from a function given to `train`, what its run tells of it as `backward`.
+
+    Raises
+    ------
+    InputError
+        If PHYSICS_EP_ZOO names a folder whose index.json is none of a zoo.
     """
     found: dict[str, dict[str, Any]] = json.loads((SHIPPED / "index.json").read_text(encoding="utf-8"))
+    found = {**_own(), **found}
     return {name: e for name, e in found.items() if data is None or e["config"]["data"]["name"] == data}
+
+
+def _own() -> dict[str, dict[str, Any]]:
+    """Entries of the index in the folder that PHYSICS_EP_ZOO names, if there is one."""
+    given = os.environ.get(ENVIRONMENT, "")
+    index = Path(given).expanduser() / "index.json"
+    if not given or given.startswith(ADDRESSES) or not index.is_file():
+        return {}
+    try:
+        entries = json.loads(index.read_text(encoding="utf-8"))
+        for entry in entries.values():
+            # A name without folders: an index from elsewhere leads to no file outside of its folder.
+            whole = Path(entry["file"]).name == entry["file"] and isinstance(entry["sha256"], str)
+            if not whole or not isinstance(entry["config"]["system"], dict):
+                raise ValueError(f"entry {entry!r}")
+            entry["config"]["data"]["name"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"{type(error).__name__}: {str(error)[:100]}"
+        raise InputError(f"File {str(index)!r} ({ENVIRONMENT}) is no index of a zoo: {what}.") from error
+    return dict(entries)
 
 
 def zoo_weights(network: str) -> dict[str, torch.Tensor]:
@@ -87,7 +116,7 @@ def _elsewhere(network: str, file: str, digest: str) -> Path:
     if not given:
         must = f"be a folder or an address that holds {file!r}, which does not ship with the package"
         raise InputError(f"Environment variable {ENVIRONMENT} must {must} (network {network!r}), but is not set.")
-    if not given.startswith(("http://", "https://")):
+    if not given.startswith(ADDRESSES):
         return Path(given).expanduser() / file
     import pooch
 
@@ -203,6 +232,7 @@ def add_to_zoo(
         **metrics,
         "seconds": float(run.metric("seconds").sum()),
         "seed": run.config["training"]["seed"],
+        **({"backward": run.attributes["backward"]} if "backward" in run.attributes else {}),
         "config": config,
     }
     figures = {key: str(entry[key]) for key in ("rule", "epochs", "data", *told, "seed")}

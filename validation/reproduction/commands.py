@@ -50,6 +50,11 @@ def reproduce(
         ),
         READS,
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", metavar="DIR", help="Write trained weights there, as a zoo.", show_default=False),
+        Writes(folder=True),
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that share the seeds.")] = 1,
     list_tables: Annotated[bool, typer.Option("--list", help="List tables and rows with their budgets.")] = False,
     markdown: Annotated[
@@ -92,6 +97,7 @@ def reproduce(
             device=device,
             dtype=dtype,
             earlier=earlier,
+            weights=weights,
             progress=report.progress(),
             command="physics-ep reproduce",
         )

@@ -19,7 +19,7 @@ from physics_ep.storage.outputs import writing
 from physics_ep.storage.run_file import Quantity, Run, environment, write_run
 
 from ..experiments.adjoint import adjoint_backward
-from ..experiments.brief_phases import brief_backward
+from ..experiments.brief_phases import brief_backward, sweeping_backward
 from ..experiments.elimination import eliminating_backward
 from ..experiments.exact_training import exact_backward
 from .measures import MEASURES
@@ -80,6 +80,8 @@ class Job:
             return EXACT[self.recipe.exact](cost)
         if self.rule == "ep" and self.recipe.brief:
             assert not isinstance(config.ep.beta, str)
+            if "sweeps" in self.recipe.brief:
+                return sweeping_backward(cost, config.ep.beta, **self.recipe.brief)
             return brief_backward(cost, config.ep.beta, **self.recipe.brief)
         return None
 

@@ -17,6 +17,7 @@ from .earlier import digest, earlier_figures
 from .jobs import Job, Made, file_of, found, make
 from .outcomes import Reproduction, RowOutcome
 from .rows import RECIPES, SETS, Row, published_tables
+from .weights import write_weights
 
 FOLDER = "runs/reproduce"
 LOSSY = (
@@ -67,6 +68,8 @@ def reproduce(
     device: str | None = None,
     dtype: str | None = None,
     earlier: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     progress: Progress | bool = SILENT,
     command: str = "validation.reproduce",
 ) -> Reproduction:
@@ -100,6 +103,11 @@ def reproduce(
     earlier : path, optional
         File that an earlier call wrote as `--json`: its figure of a row under the same recipe is told where the run
         files have fewer seeds. It keeps no row from being made.
+    weights : path, optional
+        Folder of a zoo for the weights of the first seed of each training that is done, by EP
+        (`validation.reproduction.weights`).
+    overwrite : bool
+        Whether other weights in that folder are replaced.
     progress : Progress
     command : str
         In whose name files are written.
@@ -167,6 +175,13 @@ def reproduce(
             told_row = replace(made.row, incomparable=before.get("incomparable", made.row.incomparable))
             made = replace(made, row=told_row, earlier=before)
         outcomes.append(made)
+    if weights is not None:
+        trained = [
+            (*plan[k], job) for (k, rule, number), job in jobs.items()
+            if rule == "ep" and number == seed and (k, rule, number) in done
+        ]  # fmt: skip
+        with writing(command, overwrite=overwrite):
+            write_weights(weights, trained)
     return Reproduction(tuple(outcomes))
 
 

@@ -44,7 +44,8 @@ class RowRecipe:
         hidden layer) or 'adjoint' (any system, in its own dtype), 'backprop', or none.
     brief : dict
         Numbers of steps `free` and `nudged`, of size `step`, that phases take in the place of settling, if any
-        (`validation.experiments.brief_phases`). The scheme is then one-sided, with a random sign.
+        (`validation.experiments.brief_phases`). The scheme is then one-sided, with a random sign. Or a number of
+        `sweeps`, of centered phases.
     measure : str
         Name of a measurement in `measures`, with its `options`.
     reads : str

@@ -158,6 +158,23 @@ def test_files_come_from_elsewhere_and_are_checked(
     assert torch.equal(zoo_network(name).state_dict()["layers.0.bias"], zoo_weights(name)["layers.0.bias"].float())
 
 
+def test_a_folder_has_networks_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it fails, weights of one's own cannot be named, stand for those that ship, or lead out of their folder."""
+    monkeypatch.setenv("PHYSICS_EP_ZOO", str(tmp_path))
+    shipped = zoo()
+    name = "hopfield-digits-ep"
+    index = tmp_path / "index.json"
+    (tmp_path / "mine.safetensors").write_bytes((FOLDER / f"{name}.safetensors").read_bytes())
+    mine = {**shipped[name], "file": "mine.safetensors"}
+    index.write_text(json.dumps({"mine": mine, "hopfield-mnist": mine}))
+    assert zoo() == {**shipped, "mine": mine}
+    assert torch.equal(zoo_weights("mine")["layers.0.bias"], zoo_weights(name)["layers.0.bias"])
+    for wrong in ("{", "[]", json.dumps({"mine": {**mine, "file": "../mine.safetensors"}}), '{"mine": {}}'):
+        index.write_text(wrong)
+        with pytest.raises(InputError, match="is no index of a zoo"):
+            load_system("mine")
+
+
 @pytest.mark.full
 def test_a_run_is_added_and_trained_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it fails, weights of a run do not come back to the bit, or `train --from` begins with others."""

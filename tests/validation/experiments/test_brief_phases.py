@@ -10,7 +10,7 @@ from hardware_models.hopfield import HopfieldNetwork
 from hardware_models.resistive import ResistiveNetwork
 from physics_ep import EquilibriumPropagation, SquaredError
 from physics_ep.errors import InputError
-from validation.experiments.brief_phases import brief_backward
+from validation.experiments.brief_phases import brief_backward, sweeping_backward
 from validation.reproduction.jobs import Job
 from validation.reproduction.rows import published_tables
 
@@ -51,6 +51,52 @@ def test_brief_phases_are_those_of_the_paper(classes: list[int]) -> None:
         assert grad is not None
         assert np.abs(g).max() > 0
         np.testing.assert_allclose(grad.numpy(), g, rtol=1e-12, atol=1e-14)
+
+
+def test_sweeps_are_minima_of_layers_in_turns() -> None:
+    """Kirchhoff's law written out, layer after layer: three sweeps from 0 V, and three from there, nudged."""
+    sizes, beta, sweeps = [5, 4, 6, 4, 3], 0.02, 3
+    system = ResistiveNetwork(sizes, input_gain=3.0, scale=1.0, density=[0.5] * 4, seed=2).double()
+    x = torch.rand(4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    y = torch.eye(3, dtype=torch.float64)[torch.tensor([0, 1, 2, 0])]
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for layer in system.couplings:
+            layer.bias.uniform_(-0.2, 0.2, generator=generator)
+    sweeping_backward(SquaredError(), beta, sweeps)(system, x, y)
+    weights = [layer.conductance.detach().numpy() for layer in system.couplings]
+    biases = [layer.bias.detach().numpy() for layer in system.couplings]
+    below = 3.0 * np.concatenate([x.numpy(), -x.numpy()], 1)
+
+    def phase(state: list[np.ndarray], nudge: float) -> list[np.ndarray]:
+        v = [s.copy() for s in state]
+        for _ in range(sweeps):
+            for k in range(4):
+                current = (below if k == 0 else v[k - 1]) @ weights[k].T + biases[k]
+                load = weights[k].sum(1)
+                if k < 3:
+                    current, load = current + v[k + 1] @ weights[k + 1], load + weights[k + 1].sum(0)
+                    half = sizes[k + 1] // 2
+                    v[k] = current / load
+                    v[k] = np.concatenate([v[k][:, :half].clip(min=0), v[k][:, half:].clip(max=0)], 1)
+                else:
+                    v[k] = (current + nudge * y.numpy()) / (load + nudge)
+        return v
+
+    free = phase([s.numpy() for s in system.initial_state(x)], 0.0)
+    up, down = phase(free, beta), phase(free, -beta)
+    for k, layer in enumerate(system.couplings):
+        slopes = [
+            np.square(v[k][:, :, None] - (below if k == 0 else v[k - 1])[:, None, :]).mean(0) / 2
+            for v in (up, down)
+        ]
+        assert layer.conductance.grad is not None
+        assert layer.bias.grad is not None
+        for grad, slope in (
+            (layer.conductance.grad, slopes[0] - slopes[1]),
+            (layer.bias.grad, -(up[k] - down[k]).mean(0)),
+        ):
+            np.testing.assert_allclose(grad, slope / (2 * beta), rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.full

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -17,13 +18,14 @@ import torch
 
 from hardware_models.resistive import ResistiveNetwork
 from physics_ep import EquilibriumPropagation, SquaredError, open_run, relax
-from physics_ep.config import parse_config
+from physics_ep.config import load_system, parse_config
 from physics_ep.data.batches import InMemory
 from physics_ep.data.datasets import load_dataset
 from physics_ep.errors import InputError
 from physics_ep.runs.optimization import build_optimizer
 from physics_ep.runs.preparation import system_of
 from physics_ep.runs.training import TrainingInterrupted
+from physics_ep.zoo import zoo
 from tests.support.paths import ROOT
 from tests.support.processes import wait_for
 from tests.support.runs import assert_same_run
@@ -286,6 +288,49 @@ def test_the_table_in_the_docs_is_made_of_its_figures(tmp_path: Path, monkeypatc
     assert made.to_markdown() == (docs / "reproduced_table.md").read_text(encoding="utf-8")
 
 
+PUBLISHED_SIZE = {
+    "first/hopfield-1h.paper", "first/hopfield-1h-code.paper", "hopfield/dhn-1h.ours", "drn/drn-1h.ours",
+    "drn/drn-2h.ours", "drn/drn-3h.ours", "oscillators/mnist.ours", "oscillators/oim-mnist.ours",
+}  # fmt: skip
+"""Rows that train the published network on all of the published data."""
+
+
+def test_enough_rows_have_three_seeds() -> None:
+    """Ten rows at three seeds or more, six of the published size, five pairs of two networks, and means of what the
+    seeds gave."""
+    rows = json.loads((ROOT / "docs" / "reproduced.json").read_text(encoding="utf-8"))["rows"]
+    made = {f"{row['table']}/{row['row']}.{row['recipe']}": row for row in rows if row["seeds"] >= 3}
+    assert len(made) >= 20
+    assert set(made) >= PUBLISHED_SIZE
+    assert len(PUBLISHED_SIZE) >= 6
+    assert all(made[name]["pairs"] == 5 for name in ("hopfield/dhn-1h.ours", "drn/drn-1h.ours"))
+    assert all(row["seeds"] in (0, *range(3, 10)) for row in rows)
+    for row in made.values():
+        values = row["values"].get("ep", row["values"].get("measure", {}))
+        assert len(values) in (0, row["seeds"])
+        if values:
+            assert row["ours"] == pytest.approx(sum(values.values()) / len(values), rel=1e-12)
+
+
+QUOTED = re.compile(r"(?<![\d.,])([+-]?\d+\.\d\d)(?: %| points)? \[([+-]?\d+\.\d\d), ([+-]?\d+\.\d\d)\]")
+"""A mean with its interval, in the form in which pages quote rows."""
+
+
+def test_pages_quote_rows_as_the_command_made_them() -> None:
+    """README, docs and CHANGELOG tell no mean with an interval that `reproduce` did not make."""
+    rows = json.loads((ROOT / "docs" / "reproduced.json").read_text(encoding="utf-8"))["rows"]
+    told = set()
+    for row in rows:
+        for mean, ends in ((row["ours"], row["interval"]), (row["paired_difference"], row["paired_interval"])):
+            if ends is not None:
+                told.add(tuple(round(value, 2) + 0.0 for value in (mean, *ends)))
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    found = [(page.name, *quote) for page in pages for quote in QUOTED.findall(page.read_text(encoding="utf-8"))]
+    assert len([quote for quote in found if quote[0] != "reproduced_table.md"]) > 10
+    lone = [quote for quote in found if tuple(round(float(value), 2) + 0.0 for value in quote[1:]) not in told]
+    assert not lone
+
+
 def test_a_digest_tells_recipes_apart() -> None:
     """Another rate, another number of steps or another option is another recipe; other words are not."""
     one = RowRecipe(base="hopfield-digits", set={"optimizer.lr": 0.1})
@@ -371,6 +416,33 @@ def test_files_of_other_gradients_are_no_files_of_a_row(tmp_path: Path, monkeypa
     file.rename(file_of(tmp_path, "small", "digits", "ours", "exact", 0))
     with pytest.raises(InputError, match="but was 'exact gradients by elimination"):
         asked(brief=brief, set=entries, exact="elimination")
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("small_table")
+def test_weights_of_rows_are_a_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a row trained is loaded by its name, bit for bit; a changed byte, or another seed, is refused."""
+    folder = tmp_path / "zoo"
+    options: dict[str, Any] = {"row": "digits", "seeds": 1, "out": tmp_path / "runs", "weights": folder}
+    for _ in range(2):  # the same call again changes nothing
+        made = reproduce("small", **options).outcomes[0]
+    monkeypatch.setenv("PHYSICS_EP_ZOO", str(folder))
+    entry = zoo()["small-digits-ours"]
+    assert 100 * entry["test_error"] == made.values["ep"][0]
+    assert entry["data"] == "digits: 200 training examples but 40 held out to choose the epoch, 50 test examples"
+    run = open_run(file_of(tmp_path / "runs", "small", "digits", "ours", "ep", 0))
+    for key, tensor in load_system("small-digits-ours").state_dict().items():
+        assert torch.equal(tensor, run.state_dict[key])
+    file = folder / entry["file"]
+    content = file.read_bytes()
+    with pytest.raises(InputError, match=r"weights must be a new file \(overwrite=True replaces"):
+        reproduce("small", **options, seed=1)
+    assert file.read_bytes() == content
+    reproduce("small", **options, seed=1, overwrite=True)
+    assert zoo()["small-digits-ours"]["seed"] == 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="must have the sha256 that its index names"):
+        load_system("small-digits-ours")
 
 
 COARSE = Row(
