@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -145,6 +146,14 @@ def told_backward(backward: Callable[..., Any] | None) -> str | None:
         return None
     told = getattr(backward, "description", None)
     return str(told or getattr(backward, "__qualname__", type(backward).__qualname__))
+
+
+def check_given(run: Run, backward: Callable[..., Any] | None, data: object) -> None:
+    """Raise InputError unless Python gives what it gave to a run: a function for gradients, and examples."""
+    check_backward(run, told_backward(backward))
+    if run.examples and (data is None or isinstance(data, str | os.PathLike)):
+        must = "be given again by train(..., data=...): the run was trained on examples from Python"
+        raise argument_error("data", must, "left out" if data is None else repr(os.fspath(data)))
 
 
 def check_backward(run: Run, told: str | None) -> None:

@@ -67,8 +67,8 @@ from .resuming import (
     KEPT_EPOCH,
     TEST_READ,
     Interruption,
-    check_backward,
     check_examples,
+    check_given,
     check_resumable,
     copied,
     digest_of,
@@ -140,9 +140,8 @@ def train(
     progress : Progress
         Told of every batch and epoch.
     backward : callable, optional
-        (system, x, y) -> step, instead of equilibrium propagation: exact gradients under the same recipe, say. With
-        several processes it must bring `.grad` in line itself. The run file tells its attribute `description`, or
-        else its name, as `backward`, and goes on with no other.
+        (system, x, y) -> step, instead of equilibrium propagation: exact gradients, say. With several processes it
+        brings `.grad` in line itself. The run file has its `description`, or name, and goes on with no other.
     callbacks : iterable of Callback
         Called before the first batch, after each batch, after each epoch, which they may make the last one, and
         at the end. Loggers that the config names come after them.
@@ -202,10 +201,7 @@ def train(
         previous = None if resume is None else open_run(resume)
         if previous is not None:
             check_resumable(previous, settings, rewind)
-            check_backward(previous, told_backward(backward))
-            if previous.examples and (data is None or isinstance(data, str | os.PathLike)):
-                must = "be given again by train(..., data=...): the run was trained on examples from Python"
-                raise argument_error("data", must, "left out" if data is None else repr(os.fspath(data)))
+            check_given(previous, backward, data)
         elif rewind:
             raise argument_error("rewind", "be left out without a run to resume", rewind)
         out = resume if out is None else out
