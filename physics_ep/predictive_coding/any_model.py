@@ -76,7 +76,9 @@ def from_module(
         E = 1/2 sum_k |h_k - f_k(parents)|^2, or that of pairs of units, which layers alone have.
     form : {'any', 'layers'}
         'layers': layers of linear maps and unit functions with norms folded (`canonical.layered`), which substrates
-        hold (`map_pcn`) and for which the fast passes are; models that are not made of such are refused.
+        hold (`map_pcn`) and for which the fast passes are; models that are not made of such are refused. Where a
+        map and the norm behind it are both trained, what is trained is the folded map, as hardware holds it: the
+        same function and its exact gradient, but an optimizer takes other steps than on the model.
 
     Returns
     -------

@@ -192,6 +192,36 @@ def test_weights_and_tables_of_a_model_of_ones_own(own: Path, tmp_path: Path) ->
     assert "first & 42 " in (tmp_path / "own.tex").read_text(encoding="utf-8")
 
 
+@pytest.mark.full
+def test_every_command_takes_weights_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files of both kinds, by the model's names, for a model with batch norm; what does not fit is named."""
+    own = tmp_path / "normed.py"
+    own.write_text(
+        "import torch\nfrom torch import nn\n"
+        "def net():\n"
+        "    parts = [nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10)]\n"
+        "    return nn.Sequential(*parts).eval(), torch.rand(12, 64), torch.arange(12) % 10\n",
+        encoding="utf-8",
+    )
+    model = nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+    nn.init.uniform_(model[1].running_var, 0.5, 2.0)
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    pytest.importorskip("safetensors.torch").save_file(model.state_dict(), tmp_path / "w.safetensors")
+    torch.save({f"my.{n}": t for n, t in model.state_dict().items()}, tmp_path / "bad.pt")
+    commands: list[tuple[object, ...]] = [
+        ("gradients", f"{own}:net"),
+        ("map", f"{own}:net"),
+        ("tolerance", f"{own}:net", "--sweep", "levels=64", "--repeats", 1, "--gates", "held"),
+        ("train", f"{own}:net", "--set", "training.epochs=1", "--set", "data.train_examples=64"),
+        ("figure", "layers", "--from", f"{own}:net"),
+    ]
+    for k, words in enumerate(commands):
+        for kind, status in ((("w.pt", "w.safetensors")[k % 2], 0), ("bad.pt", 2)):
+            out = ("--out", tmp_path / f"{words[0]}{kind}") if words[0] in ("train", "figure") else ()
+            assert command(*words, "--weights", tmp_path / kind, *out) == status, (words, kind)
+        assert "missing: 0.weight, 0.bias, 1.weight and 6 more" in " ".join(capsys.readouterr().err.split())
+
+
 def test_an_edited_file_is_run_again(own: Path) -> None:
     """Its old code must not answer for it."""
     before = load_system(f"{own}:springs").u.shape

@@ -121,6 +121,7 @@ class CallRecorder(TorchFunctionMode):
             return result
         if not known and not drew:
             return result
+        self._check_precision(known, results)
         if changed:
             return self._record_in_place(func, name, args, kwargs, result, changed, drew)
         if isinstance(result, torch.Tensor) and any(result is t for t in tensors):
@@ -280,6 +281,18 @@ class CallRecorder(TorchFunctionMode):
         if name in ("register_hook", "backward", "__setstate__", "retain_grad") and name != "retain_grad":
             self._refuse(f"calls {name!r} of a tensor in its forward pass")
 
+    def _check_precision(self, known: list[torch.Tensor], results: list[torch.Tensor]) -> None:
+        """Refuse a call that autocast has made in another precision than that of its arguments."""
+        kind = self.kept[0].device.type
+        if not torch.is_autocast_enabled(kind):
+            return
+        low = torch.get_autocast_dtype(kind)
+        if any(r.dtype == low for r in results) and any(t.is_floating_point() and t.dtype != low for t in known):
+            raise NotRecordableError(
+                f"Argument model must compute in the precision of its weights, but torch.autocast does in {low} "
+                f"at {place()}."
+            )
+
     def _refuse_reading(self, name: str, known: list[torch.Tensor]) -> None:
         what = (
             "control flow" if name in ("__bool__", "__index__", "is_nonzero", "equal", "allclose") else "a number"
@@ -414,6 +427,8 @@ def recorded(model: nn.Module, names: dict[int, str], x: torch.Tensor) -> tuple[
                     f"compiles (torch.cond, torch.while_loop) at {_place_of(error)}."
                 ) from error
             reason = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, TypeError) and "required positional argument" in reason:
+                reason += " (a module around the model may take one tensor and split it)"
             raise NoInputError(
                 f"be an input that the model runs on, but was of shape {tuple(x.shape)}: {reason}"
             ) from error

@@ -83,6 +83,22 @@ class Slope(Experts):
         return self.gate(torch.tanh(slope))
 
 
+class Halved(Experts):
+    """A part in half the precision."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            x = self.embed(x)
+        return self.gate(torch.tanh(x.float()))
+
+
+class Pair(Experts):
+    """A model of two inputs."""
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return self.gate(torch.tanh(self.embed(x)) * mask)
+
+
 class Counting(nn.Sequential):
     """Another function at each call."""
 
@@ -102,6 +118,8 @@ def test_what_no_record_holds_is_told_with_its_place() -> None:
     cases: list[tuple[nn.Module, torch.Tensor, str, str]] = [
         (Looped().double(), steps, "any", r"size of the batch, first at .*test_user_models\.py:\d+ \(return"),
         (Slope().double(), x, "any", r"torch\.autograd\.grad.*test_user_models\.py:\d+ \(\(slope"),
+        (Halved(), x.float(), "any", r"torch\.autocast does in torch\.bfloat16 at .*test_user_models\.py:\d+"),
+        (Pair().double(), x, "any", "'mask' .a module around the model may take one tensor"),
         (counting, x, "any", "one function of its input"),
         (counting, x, "layers", "compute what its layers do"),
         (normed, x, "layers", "'1' normalises by the statistics of the batch"),
