@@ -179,7 +179,7 @@ def choose(n: int, pairs: np.ndarray, kind: str | None = None, eliminate: bool |
             # What an elimination and so wide a band cost, at the least, may be more than all else: no look at it.
             if kind is None and work + len(left) * widest**2 / BAND_RATE > min(plan.seconds for plan in plans):
                 continue
-            order, width = _band(graph, chosen, left)
+            order, width = _band(graph, chosen, left, widest)
             seconds = len(left) * (width + 1) ** 2 / BAND_RATE + work
             plans.append(_Plan("banded", chosen, left[order], width, seconds, 8.0 * len(left) * (width + 1)))
     # Columns of the factor hold all pairs at least, so that their squares sum to no less than this.
@@ -222,20 +222,23 @@ def _independent(graph: sparse.csr_array) -> np.ndarray:
     return np.asarray(kernels.independent(graph.indptr.astype(np.int64), graph.indices.astype(np.int64)))
 
 
-def _band(graph: sparse.csr_array, first: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, int]:
-    """Order of the rest, as positions in `left`, and the width of its Schur complement in that order."""
-    rest = graph
+def _band(graph: sparse.csr_array, first: np.ndarray, left: np.ndarray, least: int) -> tuple[np.ndarray, int]:
+    """Order of the rest, as positions in `left`, and the width of its Schur complement in that order.
+
+    No order has less than `least`: one that is given with little more needs no better one to be looked for.
+    """
+    rest, given = graph, np.arange(len(left))
     if len(first):
         bridge = graph[first][:, left]
         rest = graph[left][:, left] + bridge.T @ bridge
+    width = int(layout_kernels.width(rest.indptr, rest.indices, given))
+    if width <= 2 * least + 1:
+        return given, width
     order = reverse_cuthill_mckee(sparse.csr_matrix(rest), symmetric_mode=True).astype(np.int64)
-    candidates = []
-    for one in (order, np.arange(len(left))):
-        position = np.empty(len(left), dtype=np.int64)
-        position[one] = np.arange(len(left))
-        candidates.append((int(layout_kernels.width(rest.indptr, rest.indices, position)), one))
-    width, order = min(candidates, key=lambda candidate: candidate[0])
-    return order, width
+    position = np.empty(len(left), dtype=np.int64)
+    position[order] = given
+    narrow = int(layout_kernels.width(rest.indptr, rest.indices, position))
+    return (order, narrow) if narrow <= width else (given, width)
 
 
 def _laid_out(n: int, pairs: np.ndarray, plan: _Plan) -> Pattern:

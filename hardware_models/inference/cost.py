@@ -262,7 +262,7 @@ def _power(system: PhysicalSystem, state: State, x: torch.Tensor) -> tuple[torch
         return system.cell_power(state, x), "all cells, V^2 G"
     if isinstance(system, PartsCircuit):
         try:
-            kinds = power_at_rest(system.parts, system.sources(x).numpy())
+            kinds = power_at_rest(system.parts, system.sources(x).numpy(), system.voltages(state, x).numpy())
         except InputError as error:
             raise _UnknownError(f"because modified nodal analysis finds no power: {error}") from None
         heat = {kind: watts for kind, watts in kinds.items() if kind in HEAT}

@@ -83,14 +83,17 @@ class CircuitPower:
         return {name: self.energy[-1, :, k] for k, name in enumerate(self.names)}
 
 
-def power_at_rest(parts: Parts, sources: Any = None) -> dict[str, Array]:
-    """Power that each kind of part takes at the operating point, (B,) watts; sources have negative ones.
+def power_at_rest(parts: Parts, sources: Any = None, start: Any = None) -> dict[str, Array]:
+    """Power that each kind of part takes at an operating point, (B,) watts; sources have negative ones.
 
     Parameters
     ----------
     parts : Parts
     sources : array_like (B, n_voltage_sources), optional
         Volts. Default: the parts' own values, B = 1.
+    start : array_like (B, n_nodes), optional
+        Node voltages, ground's first, from which the operating point is found: those of one that is known, where
+        the circuit has several. Default: as `operating_point`.
 
     Raises
     ------
@@ -99,7 +102,7 @@ def power_at_rest(parts: Parts, sources: Any = None) -> dict[str, Array]:
     """
     parts = resting(parts)
     volts = source_volts(parts, sources)
-    found = operating_point(parts, volts)
+    found = operating_point(parts, volts, start=start)
     if not found.converged.all():
         raise InputError(f"The circuit has no operating point that could be found: {found.why_not()}.")
     equations = NodalEquations(parts)

@@ -271,6 +271,7 @@ class Simulation:
         peak: torch.Tensor | None = None
         row: TrajectoryRow | None = None
         kept, rested, floored, further = True, False, False, 0
+        stiff = self.count is None and self.method is not self.course.method
         with torch.no_grad(), self.weights:
             try:
                 for time, w, velocity in _reported(self.points(), self.duration, progress):
@@ -282,8 +283,9 @@ class Simulation:
                         rested = bool((residual <= self.tolerance).all())
                         self.floor = self.floor or Floor(self.motion)
                         floored = not rested and self.floor.see(w, velocity, residual)
-                    # Steps within the duration are counted where they are made; those beyond it here.
-                    further += time > self.duration * (1 + 1e-12)
+                    # Steps within the duration are counted where they are made; those beyond it, and those of a
+                    # stiff course, which `points_to_rest` makes from the start, here.
+                    further += time > (0.0 if stiff else self.duration * (1 + 1e-12))
                     kept = further % every == 0 or done or rested or floored
                     if kept:
                         recorder.append(row)

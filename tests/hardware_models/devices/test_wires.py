@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from dataclasses import replace
 from fractions import Fraction
 from time import process_time
@@ -425,9 +426,12 @@ def test_what_is_no_selection_is_refused() -> None:
 
 @pytest.mark.full
 def test_large_tiles_take_seconds() -> None:
-    """512 x 512 cells within ten seconds of one core. Equal cells between equal resistances are their own mirror
-    image about the corner of both ends."""
+    """512 x 512 cells within ten seconds of one core and 1 GiB. Equal cells between equal resistances are their own
+    mirror image about the corner of both ends."""
+    tracemalloc.start()
     start = process_time()
     found = exact_tile(full(512, 512), Wiring(row=0.1, column=0.1, driver=20.0, sense=20.0))
     assert process_time() - start < 10
+    assert tracemalloc.get_traced_memory()[1] < 2**30
+    tracemalloc.stop()
     np.testing.assert_allclose(found, found.T[::-1, ::-1], rtol=1e-11)

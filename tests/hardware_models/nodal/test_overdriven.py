@@ -17,6 +17,7 @@ from hardware_models.circuits.circuit import Circuit
 from hardware_models.laws.elements import THERMAL_VOLTAGE
 from hardware_models.netlists.parts import Parts
 from hardware_models.nodal.points import operating_point
+from hardware_models.nodal.power import power_at_rest
 from hardware_models.nodal.small_signals import frequency_response
 from hardware_models.nodal.transients import transient
 from hardware_models.spice.ngspice import node_voltages, run_ngspice, simulator_lines
@@ -141,3 +142,40 @@ def test_a_rectifier_beside_it_in_ngspice() -> None:
     theirs = node_voltages(parts, run_ngspice(simulator_lines(parts), ["op"]))
     for name, volts in zip(parts.nodes[1:], found.voltages[0, 1:].tolist(), strict=True):
         assert volts == pytest.approx(theirs[name][0], abs=1e-6)
+
+
+@pytest.mark.parametrize("over", [-60.0, -1.0, 0.5, 0.7, 1.5, 2.0, 5.0, 9.0])
+@pytest.mark.parametrize("series", [0.0, 1.0])
+def test_the_source_carries_what_the_diode_takes(over: float, series: float) -> None:
+    """Two sources and a diode between them, up to 1e138 A: Shockley's law written out, with RS by bisection."""
+    ends = [diode("D1", "a", "b")] if not series else [diode("D1", "m", "b"), ohms("Rs", "a", "m", series)]
+    parts = circuit(
+        ("V1", "voltage_source", ("a", "0"), (over + 1,)), ("V2", "voltage_source", ("b", "0"), (1.0,)), *ends
+    )
+
+    def current(drop: float) -> float:
+        return LEAK * math.expm1((over - drop) / THERMAL_VOLTAGE)
+
+    wanted = current(0.0)
+    if series:
+        wanted = brentq(lambda drop: current(drop) - drop / series, *sorted((0.0, over)), xtol=1e-16, rtol=1e-14)
+    found = operating_point(parts)
+    assert found.converged.all()
+    np.testing.assert_allclose(-found.currents[0], [wanted, -wanted], rtol=1e-12, atol=1e-14)
+    assert Circuit(parts).operating_point().require().converged
+
+
+def test_power_is_that_of_the_operating_point_that_is_named() -> None:
+    """A latch with three of them: v = 2 tanh(3 v), each with the power that its own voltage tells."""
+    parts = circuit(
+        ("V1", "voltage_source", ("s", "0"), (1.0,)),
+        ohms("R1", "s", "a", KILO),
+        ("B1", "behavioural_voltage", ("a", "0"), (), "", (), None, "2*tanh(3*v(a))"),
+        ohms("R2", "a", "0", KILO),
+    )
+    high = brentq(lambda v: v - 2 * math.tanh(3 * v), 1.0, 3.0, xtol=1e-15)
+    for start in (high + 0.1, -high - 0.1):
+        volts = np.array([[0.0] + [{"a": start, "s": 1.0}[node] for node in parts.nodes[1:]]])
+        found = power_at_rest(parts, start=volts)["resistor"][0]
+        at = math.copysign(high, start)
+        assert found == pytest.approx(((1 - at) ** 2 + at**2) / KILO, rel=1e-9)

@@ -186,3 +186,13 @@ def test_rounding_ends_a_course_and_is_named() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert bool(simulate(net.double(), x.double()).at_rest.all())
+
+
+@pytest.mark.full
+def test_points_of_stiff_courses_may_be_left_out() -> None:
+    """`every` counts the steps of a stiff course from its start: early ones were all kept."""
+    x = torch.tensor([[1.0, -2.0]], dtype=torch.float64)
+    whole, thin = (simulate(Modes([1.0, 1e5]), x, every=every) for every in (1, 5))
+    kept = sorted({*range(0, len(whole.time), 5), len(whole.time) - 1})
+    assert torch.equal(thin.time, whole.time[kept])
+    assert torch.equal(thin.state[0], whole.state[0][kept])
