@@ -1,9 +1,9 @@
 """Systems that a user's own file builds, named FILE.py:factory wherever a system is named.
 
 The factory is a function or a class of that file. It returns an `EnergySystem` or a `VectorField`; or (model, x), a
-torch model with examples of its inputs, which becomes a predictive coding network. Examples (system, x) or
-(system, x, y) are what
-`gradients` and `tolerance` then take in place of digits and random inputs::
+torch model with examples of its inputs, which becomes a predictive coding network (a model that begins with a linear
+map, or has examples as `example_input_array`, may come alone). Examples (system, x) or (system, x, y) are what `gradients` and
+`tolerance` then take in place of digits and random inputs::
 
     # springs.py
     def springs(n: int = 8, seed: int = 0):
@@ -115,13 +115,14 @@ def in_layers(system: PhysicalSystem) -> PhysicalSystem:
         If the model is not made of layers: the part is named.
     """
     examples = getattr(system, "examples", None)
-    if not isinstance(system, ModuleNetwork) or examples is None:
+    if not isinstance(system, ModuleNetwork) or (examples is None and not hasattr(system, "like")):
         return system
-    x = examples[0].to(system.device)
+    x = (system.like if examples is None else examples[0]).to(system.device)
     x = x.to(system.dtype) if x.is_floating_point() else x
     trained = system.graph(x)
     found = from_module(system.source.eval(), x, form="layers")
-    found.examples = examples
+    if examples is not None:
+        found.examples = examples
     if trained.random or trained.mutates or trained.coupled:
         found.mode = EVALUATED
     return found
@@ -189,6 +190,8 @@ def _system(made: Any, factory: str, weights: str | os.PathLike[str] | None) -> 
     if x is not None and y is not None and len(x) != len(y):
         raise argument_error(f"factory {factory!r}", "return as many targets as inputs", f"{len(y)} and {len(x)}")
     model = parts[0]
+    if x is None and not isinstance(model, PhysicalSystem):
+        x = getattr(model, "example_input_array", None)  # as models of PyTorch Lightning have it
     system = model if isinstance(model, PhysicalSystem) else _converted(model, x, factory)
     if weights is not None:
         found = read_weights(weights)
@@ -206,10 +209,22 @@ def _system(made: Any, factory: str, weights: str | os.PathLike[str] | None) -> 
 def _converted(model: torch.nn.Module, x: torch.Tensor | None, factory: str) -> PhysicalSystem:
     """The predictive coding network of a torch model, whose inputs are as `x`; one that substrates can hold, where
     the model is a chain of layers."""
-    if x is None:
-        must = "return (model, x) with examples of its inputs"
+    like = _likely_input(model) if x is None else x
+    if like is None:
+        must = "return (model, x) with examples of its inputs, whose shape its first part does not tell"
         raise argument_error(f"factory {factory!r}", must, "a model alone")
     if isinstance(model, torch.nn.Sequential):
         with suppress(InputError):
-            return from_sequential(model, tuple(x.shape[1:]))
-    return from_module(model, x)
+            return from_sequential(model, tuple(like.shape[1:]))
+    system = from_module(model, like)
+    if x is None:
+        system.like = like  # two inputs of the shape that the model takes, and no examples to measure on
+    return system
+
+
+def _likely_input(model: torch.nn.Module) -> torch.Tensor | None:
+    """Two random inputs for a model whose first part is a linear map; None: its first part takes other inputs."""
+    first = next((part for part in model.modules() if not list(part.children())), None)
+    if not isinstance(first, torch.nn.Linear):
+        return None
+    return torch.rand(2, first.in_features, generator=torch.Generator().manual_seed(0)).to(first.weight)

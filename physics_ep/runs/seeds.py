@@ -131,6 +131,7 @@ class SeedsResult(Tabular):
             **({"test_rms": rms, "test_r2": self._over_targets("test_r2")} if rms else {}),
             **{name: self.over_seeds(name).mean for name in means},
             "seeds": list(self.seeds),
+            "epochs": max(figures["epochs"] for figures in self.trainings),
             "seconds": sum(figures["seconds"] for figures in self.trainings),
             "worst_residual": max(figures["worst_residual"] for figures in self.trainings),
             "skipped": sum(figures["skipped"] for figures in self.trainings),

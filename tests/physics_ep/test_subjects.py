@@ -75,7 +75,12 @@ def dropping():
     return Dropping(), torch.rand(2, 6)
 
 def alone():
-    return nn.Sequential(nn.Linear(6, 3))
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
+
+def told():
+    model = alone()
+    model.example_input_array = torch.rand(5, 1, 4, 4)
+    return model
 
 def number():
     return beside.THREE
@@ -131,6 +136,18 @@ def test_a_torch_model_with_examples_is_a_predictive_coding_network(own: Path) -
     x = torch.rand(8, 6)
     torch.testing.assert_close(network(x), model(x))
     assert torch.equal(network.examples[0], x)
+
+
+def test_a_model_alone_tells_the_shape_of_its_inputs(own: Path) -> None:
+    """A model that begins with a linear map needs no examples, nor one that has them: both were refused."""
+    network = load_system(f"{own}:Residual", seed=2)
+    assert not hasattr(network, "examples")  # random numbers of that shape are nothing to measure on
+    torch.manual_seed(2)
+    model, x = (nn.Linear(6, 6), nn.Linear(6, 3)), torch.rand(4, 6)
+    torch.testing.assert_close(network(x), model[1](x + torch.tanh(model[0](x))))
+    assert command("map", f"{own}:Residual", "--substrate", "hopfield") == 0
+    images, y = load_system(f"{own}:told").examples
+    assert (images.shape, y) == ((5, 1, 4, 4), None)
 
 
 def test_a_model_that_is_no_chain_of_layers_is_one_too(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
