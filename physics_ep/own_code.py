@@ -115,9 +115,10 @@ def in_layers(system: PhysicalSystem) -> PhysicalSystem:
         If the model is not made of layers: the part is named.
     """
     examples = getattr(system, "examples", None)
-    if not isinstance(system, ModuleNetwork) or (examples is None and not hasattr(system, "like")):
+    like = getattr(system, "like", None) if examples is None else examples[0]
+    if not isinstance(system, ModuleNetwork) or like is None:
         return system
-    x = (system.like if examples is None else examples[0]).to(system.device)
+    x = like.to(system.device)
     x = x.to(system.dtype) if x.is_floating_point() else x
     trained = system.graph(x)
     found = from_module(system.source.eval(), x, form="layers")

@@ -490,6 +490,11 @@ class Phase:
         vars(twin).update(vars(self))
         return twin
 
+    @property
+    def single(self) -> Phase:
+        """The phase whose unknowns are one state of the system: this one, but for the two states of dyadic EP."""
+        return self
+
     def nudged(self, nudge: Nudge | None) -> Phase:
         """The phase of the same system and input under a nudge; what does not depend on the nudge is shared."""
         twin = copy.copy(self)

@@ -44,6 +44,10 @@ class DyadicPhase(Phase):
         self.narrow = alone.narrow
         self.pair: tuple[Nudge, ...] = ()
 
+    @property
+    def single(self) -> Phase:
+        return self.alone
+
     def nudged(self, nudge: Nudge | None) -> Phase:
         return self.alone.nudged(nudge)
 

@@ -49,9 +49,10 @@ def stand_ins(
 
 def shape_of(system: PhysicalSystem) -> tuple[int, ...] | None:
     """Shape of an example's input, as far as a system says it."""
-    if hasattr(system, "shapes"):
-        return tuple(system.shapes[0])
-    if hasattr(system, "sizes"):
-        return (system.sizes[0],)
+    shapes, sizes = (getattr(system, name, None) for name in ("shapes", "sizes"))
+    if shapes is not None:
+        return tuple(shapes[0])
+    if sizes is not None:
+        return (sizes[0],)
     found = getattr(system, "example_shape", None)
     return None if found is None else tuple(found)

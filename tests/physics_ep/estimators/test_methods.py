@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 
@@ -139,6 +140,16 @@ def test_dyadic_ep_is_exact_on_an_energy_system_too(name: str) -> None:
     error, order = exactness(system, x, y, exact, "dyadic", system.nudge_scale if name == "resistive" else 1.0)
     assert error < 1e-5
     assert abs(order - 2) <= 0.1
+
+
+def test_branches_of_dyadic_states_are_checked_in_single_precision() -> None:
+    """Two states relax in float64 and the phase beside them in float32, which ended in a RuntimeError."""
+    x, y = batch(4, 2, 3)
+    system = OscillatorNetwork([4, 6, 2])
+    found, exact = (
+        gradient(s, x.to(s.dtype), y.to(s.dtype), "dyadic")[0] for s in (system, copy.deepcopy(system).double())
+    )
+    assert total_error(found, exact) < 1e-4
 
 
 def test_auto_notices_when_training_takes_the_symmetry_away() -> None:
