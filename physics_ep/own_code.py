@@ -1,9 +1,9 @@
 """Systems that a user's own file builds, named FILE.py:factory wherever a system is named.
 
 The factory is a function or a class of that file. It returns an `EnergySystem` or a `VectorField`; or (model, x), a
-torch model with examples of its inputs, which becomes a predictive coding network (a model that begins with a linear
-map, or has examples as `example_input_array`, may come alone). Examples (system, x) or (system, x, y) are what `gradients` and
-`tolerance` then take in place of digits and random inputs::
+torch model with examples of its inputs, which becomes a predictive coding network (a model that begins with a
+linear map, or has an `example_input_array`, may come alone). Examples are what `gradients` and `tolerance` then take in
+place of digits and random inputs::
 
     # springs.py
     def springs(n: int = 8, seed: int = 0):

@@ -589,8 +589,7 @@ class EquilibriumPropagation:
             strength = self.beta * complex(self.scheme.nodes[i]).real
             nudges.append(Nudge(self.pull, y, strength if signs is None else strength * signs))
         moved = [masked(phases[i].displacement, found) for i in nodes]
-        base = base.single
-        checks = check_branches(system, x, free.state, nudges, moved, base=base, only=found, **self.options)
+        checks = check_branches(system, x, free.state, nudges, moved, base=base.single, only=found, **self.options)
         unstable = found & ~is_minimum(base, base.start())[0]
         if not likely(~unstable.any()):
             free = replace(free, status=Status.UNSTABLE)
