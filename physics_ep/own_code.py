@@ -2,8 +2,8 @@
 
 The factory is a function or a class of that file. It returns an `EnergySystem` or a `VectorField`; or (model, x), a
 torch model with examples of its inputs, which becomes a predictive coding network (a model that begins with a
-linear map, or has an `example_input_array`, may come alone). Examples are what `gradients` and `tolerance` then take in
-place of digits and random inputs::
+linear map, or has an `example_input_array`, may come alone). Examples are what `gradients` and `tolerance` then
+take in place of digits and random inputs::
 
     # springs.py
     def springs(n: int = 8, seed: int = 0):
