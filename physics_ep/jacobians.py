@@ -263,7 +263,8 @@ def pairwise_asymmetry(matrix: torch.Tensor, moves: torch.Tensor | None = None) 
 def difference_asymmetry(force: Callable[[State], State], state: State, free: State | None) -> float:
     """|A| / |J| of a force at a state, by central differences along random directions, in Frobenius norms.
 
-    With normal v and w the mean of (w^T J v - v^T J w)^2 is |J - J^T|^2, and that of |J v|^2 is |J|^2.
+    With normal v and w the mean of (w^T J v - v^T J w)^2 is |J - J^T|^2, and that of |J v|^2 is |J|^2. Examples
+    that have diverged are left out.
 
     Parameters
     ----------
@@ -287,8 +288,11 @@ def difference_asymmetry(force: Callable[[State], State], state: State, free: St
         for pair in random_pairs(at):
             v, w = (keep * one for one in pair)
             one, other = along(v), along(w)
-            apart += float((((w * one).sum(1) - (v * other).sum(1)) ** 2).sum())
-            whole += float(one.square().sum())
+            uneven = ((w * one).sum(1) - (v * other).sum(1)) ** 2
+            sizes = one.square().sum(1)
+            sound = uneven.isfinite() & sizes.isfinite()
+            apart += float(uneven[sound].sum())
+            whole += float(sizes[sound].sum())
     return _ratio(math.sqrt(apart), math.sqrt(whole))
 
 

@@ -22,6 +22,7 @@ from physics_ep.cost import Cost, as_cost, as_targets, costs, fitted_targets
 from physics_ep.energies import outputs_of
 from physics_ep.equilibrium import Equilibrium
 from physics_ep.errors import InputError, argument_error
+from physics_ep.extremes import greatest
 from physics_ep.inference import differentiating
 from physics_ep.physical_system import PhysicalSystem, widened
 from physics_ep.relaxation.loop import new_phase, prepared, relax
@@ -377,7 +378,7 @@ def bptt_gradient(
         return _through_time(system, x, y, cost, iterations, step)
     for count in UNROLLED:
         found = _through_time(system, x, y, cost, count, step)
-        if max(found.residual, found.adjoint_residual) <= FORGOTTEN:
+        if greatest((found.residual, found.adjoint_residual)) <= FORGOTTEN:
             return found
     raise OracleError(
         f"Backprop through {count} steps has not forgotten its first: a residual of {found.residual:.2g} and "
@@ -421,7 +422,7 @@ def _through_time(
     found.loss = float(loss.detach())
     found.residual = float(residual.detach().max())
     left, all_of_it = (_size(parts) for parts in (grads[len(parameters) :], last))
-    found.adjoint_residual = left / all_of_it if all_of_it > 0 else 0.0
+    found.adjoint_residual = left / all_of_it if all_of_it != 0 else 0.0
     return found
 
 

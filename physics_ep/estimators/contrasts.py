@@ -330,7 +330,8 @@ def noise_floors(
         floors[name] = error / size if size > 0 else (0.0 if error == 0 else math.inf)
         squares[0] += error**2
         squares[1] += size**2
-    floors[""] = math.sqrt(squares[0] / squares[1]) if squares[1] > 0 else 0.0
+    known = squares[1] > 0
+    floors[""] = math.sqrt(squares[0] / squares[1]) if known else (0.0 if squares[0] == 0 else math.inf)
     return floors
 
 

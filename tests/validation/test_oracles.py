@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -19,6 +21,7 @@ from validation import (
     finite_difference_gradient,
     gradient_report,
     implicit_gradient,
+    oracles,
 )
 from validation.gradients import total_error
 
@@ -56,6 +59,16 @@ def test_steps_suit_the_units_of_parameters() -> None:
     exact = implicit_gradient(circuit, x, y, SquaredError())
     assert total_error(finite_difference_gradient(circuit, x, y, SquaredError()), exact) <= 1e-5
     assert total_error(bptt_gradient(circuit, x, y, SquaredError(), iterations=300), exact) <= 1e-5
+
+
+def test_a_gradient_without_numbers_has_not_forgotten_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state may be at rest where backprop through its steps overflows: NaN is not above a limit either."""
+    lost = oracles.Gradients()
+    lost.residual, lost.adjoint_residual = 0.0, math.nan
+    monkeypatch.setattr(oracles, "_through_time", lambda *_: lost)
+    x = torch.zeros(1, 4)
+    with pytest.raises(OracleError, match="nan of the cost's gradient"):
+        bptt_gradient(network("tanh", (4, 3, 2)), x, x[:, :2], SquaredError())
 
 
 @pytest.mark.parametrize("activation", ["tanh", "hard_sigmoid"])

@@ -179,19 +179,23 @@ def test_a_saturated_unit_hides_no_difference_of_copies() -> None:
 
 
 def test_the_even_figure_is_that_of_units_whose_own_law_is_one() -> None:
-    """Against D J D of the dense Jacobian, D^2 the slopes: without D the figure is half as large."""
+    """Against D J D of the dense Jacobian, D^2 the slopes: without D the figure is far smaller, and with the
+    slopes in its place a quarter larger."""
     net = mlp([6, 10, 8, 4], "tanh", seed=0).double()
     with torch.no_grad():
-        next(p for p in net.parameters() if p.shape == (10,))[:5] = 1.5
+        for p in net.parameters():
+            if p.shape in ((10,), (8,)):
+                p[: len(p) // 2] = 4.0
     x = torch.rand(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     system = map_pcn(net, "hopfield", DeviceModel(**THREE), seed=0, calibration=x).system
     phase = system.phase(system.prepare(x), origin=relax(system, x).state, balanced=True)
     ease = torch.cat([slope.sqrt() for slope in slopes_of(phase, system)], 1)
     stacked = dense(phase, system)
-    own = ease[:, :, None] * stacked * ease[:, None]
-    plain, even = (float((m - m.mT).norm() / m.norm()) / 2 for m in (stacked, own))
+    whole = (stacked, *(d[:, :, None] * stacked * d[:, None] for d in (ease, ease.square())))
+    plain, even, steep = (float((m - m.mT).norm() / m.norm()) / 2 for m in whole)
     assert phase.asymmetry(even=True) == pytest.approx(even, rel=0.1)
-    assert even > 1.5 * plain
+    assert even > 10 * plain
+    assert steep > 1.2 * even
 
 
 def test_map_tells_by_which_method_a_network_is_nudged() -> None:

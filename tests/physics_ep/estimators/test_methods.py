@@ -21,7 +21,7 @@ from hardware_models import (
 from physics_ep import EquilibriumPropagation, SquaredError, VectorField, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.estimators.methods import HARDWARE, AsymmetryWarning, UnstableFreeState
-from physics_ep.jacobians import Jacobian, pairwise_asymmetry
+from physics_ep.jacobians import Jacobian, difference_asymmetry, pairwise_asymmetry
 from physics_ep.predictive_coding import from_module, mlp
 from tests.support.systems import batch
 from tests.support.vector_fields import Amplifiers, TanhUnits, Wells, step_ratio
@@ -312,6 +312,19 @@ def test_bounds_hold_a_block_that_ascends_where_it_would_move_out() -> None:
     grads = gradient(system, x, y, "asymmetric")[0]
     differences = finite_difference_gradient(system, x, y, SquaredError())
     assert total_error(grads, differences) < 1e-5
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_an_example_that_diverged_hides_no_asymmetry(lost: float) -> None:
+    """Differences of a force, of a batch of which one state has diverged: the figure is that of the others. Without
+    this, it is 0, and the batch is nudged as if the force had an energy."""
+    generator = torch.Generator().manual_seed(0)
+    matrix, state = (torch.randn(n, 4, generator=generator, dtype=torch.float64) for n in (4, 200))
+    found = []
+    for rows in (state, torch.cat([state, torch.full((1, 4), lost, dtype=torch.float64)])):
+        found.append(difference_asymmetry(lambda s: (s[0] @ matrix.T,), (rows,), None))
+    exact = float((matrix - matrix.T).norm() / matrix.norm()) / 2
+    assert found == pytest.approx([exact, exact], rel=0.1)
 
 
 def test_ideal_paired_circuits_and_media_read_no_asymmetry() -> None:

@@ -39,12 +39,13 @@ def test_the_nudge_of_a_run_is_the_one_that_it_learnt_with(tmp_path: Path) -> No
         nudge_of(path, 10**6)
 
 
-@pytest.mark.parametrize("beta", [0.03, "auto"])
+@pytest.mark.parametrize("beta", [2e-6, "auto"])
 def test_the_strength_is_that_of_the_run(beta: float | str, tmp_path: Path) -> None:
-    """A run that was trained with a strength of its own is nudged by a tenth of the system's scale."""
+    """If this fails, a run that was trained with a strength of its own is nudged by a tenth of the system's scale,
+    one with an automatic strength by a tenth of a siemens, or a strength that was asked for is another."""
     x, labels = torch.rand(6, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
     config = {
-        "system": {"name": "hopfield", "sizes": [3, 3]},
+        "system": {"name": "resistive", "sizes": [3, 3]},
         "ep": {"beta": beta, "cost": "squared_error", "target": 0.5},
         "training": {"epochs": 1},
         "optimizer": {"name": "SGD", "lr": 0.01},
@@ -52,5 +53,9 @@ def test_the_strength_is_that_of_the_run(beta: float | str, tmp_path: Path) -> N
     train(config, data=(x, labels, x, labels), out=tmp_path / "run.h5")
     found, nudge = nudge_of(tmp_path / "run.h5")
     assert torch.equal(found, x)
-    assert nudge.beta == (beta if beta != "auto" else 0.1 * load_system(tmp_path / "run.h5").nudge_scale)
+    scale = load_system(tmp_path / "run.h5").nudge_scale
+    assert scale < 1e-3  # siemens: a number that a constant in its place would not be
+    assert nudge.beta == (beta if beta != "auto" else 0.1 * scale)
+    for asked in (3e-6, -5e-7):
+        assert nudge_of(tmp_path / "run.h5", 2, beta=asked)[1].beta == asked
     assert torch.equal(nudge.y, 0.5 * torch.nn.functional.one_hot(labels, 3))
