@@ -31,7 +31,9 @@ from validation.benchmarks.zoo_training import images_of, parted
 FOLDER = ROOT / "physics_ep" / "zoo"
 
 
-JPEG = sorted(zoo("cifar10"))
+JPEG = sorted(name for name in zoo("cifar10") if name.startswith("vgg10"))
+REDUCED = 0.5, 0.8
+"""Test errors of networks that a few thousand images have taught; chance is 0.9."""
 
 
 @pytest.mark.parametrize("name", sorted(zoo()))
@@ -48,7 +50,9 @@ def test_a_file_says_what_it_is(name: str) -> None:
         metadata = held.metadata()
     assert json.loads(metadata["config"]) == entry["config"]
     assert float(metadata["test_error"]) == entry["test_error"]
-    assert 0 < entry["test_error"] < 0.5
+    reduced = entry["config"]["data"]["name"] == "cifar10" and name not in JPEG
+    assert (0.0, 0.5)[reduced] < entry["test_error"] < REDUCED[reduced]
+    assert "JPEG" in entry["data"] or entry["config"]["data"]["name"] != "cifar10"
 
 
 @pytest.mark.parametrize("name", JPEG)

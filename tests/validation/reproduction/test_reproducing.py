@@ -61,6 +61,8 @@ def test_recipes_are_whole(row: Row, name: str) -> None:
         for entry in recipe.sources:
             section, key = entry.split(".")
             assert config[section][key] is not None
+        if name == "paper":
+            assert set(recipe.set) <= set(recipe.sources)
         if name == "ours":
             assert config["data"]["validation"] is not None
         if row.table in ("drn", "hopfield", "oscillators"):
