@@ -248,7 +248,7 @@ class _LayerReader:
         sources = node.sources()
         if node.name.strip("_") not in VIEWS or len(sources) != 1:
             return None
-        whole = self.values[given.node].numel() == self.values[sources[0]].numel()
+        whole = sources[0] in self.values and self.values[given.node].numel() == self.values[sources[0]].numel()
         return folded_name(self.origin(Ref(sources[0]))) if whole else None
 
     def either(self, one: str | None, two: str | None) -> str | None:

@@ -316,6 +316,27 @@ def _signed(held: Held, args: Any, kwargs: dict[str, Any]) -> Tensor:
     return held * _first(args, kwargs)
 
 
+def _absolute(held: Held, args: Any, kwargs: dict[str, Any]) -> Tensor:
+    """The absolute value of a complex number bends, but has no sign to hold."""
+    x = _first(args, kwargs)
+    return x.abs() if x.is_complex() else held * x
+
+
+def _rounded(args: Any, kwargs: dict[str, Any], result: Any) -> Held:
+    """What quantisation added where it rounded, which is at most half a step; what it clipped stays as it is."""
+    x, step = _first(args, kwargs), _argument(args, kwargs, 1, "scale")
+    if isinstance(step, Tensor) and step.numel() > 1:
+        axis = _argument(args, kwargs, 3, "axis") % x.ndim
+        step = step.view(-1, *[1] * (x.ndim - 1 - axis))
+    added = result - x
+    return added.abs() <= 0.5001 * step, added, result
+
+
+def _requantised(held: Held, args: Any, kwargs: dict[str, Any]) -> Tensor:
+    inside, added, result = held
+    return torch.where(inside, _first(args, kwargs) + added, result)
+
+
 def _result(args: Any, kwargs: dict[str, Any], result: Any) -> Held:
     return result.detach() if isinstance(result, Tensor) else result
 
@@ -356,7 +377,8 @@ RULES: dict[str, Hold] = {
     "threshold": Hold(lambda a, k, r: _first(a, k) > _argument(a, k, 1, "threshold"), _threshold),
     "softshrink": Hold(_softshrink_sides, _shrunk),
     "hardshrink": Hold(lambda a, k, r: r != 0, _passing),
-    **{name: Hold(_sign, _signed) for name in ("abs", "absolute", "__abs__")},
+    **{name: Hold(_sign, _absolute) for name in ("abs", "absolute", "__abs__")},
+    **{f"fake_quantize_per_{of}_affine": Hold(_rounded, _requantised) for of in ("tensor", "channel")},
     **{f"{a}max_pool{d}d": _pool(f"{a}max_pool{d}d", d) for a in ("", "adaptive_") for d in (1, 2, 3)},
     **{f"{a}max_pool{d}d_with_indices": _pool_with_routes(d) for a in ("", "adaptive_") for d in (1, 2, 3)},
     **{f"fractional_max_pool{d}d_with_indices": _pool_with_routes(d) for d in (2, 3)},

@@ -411,6 +411,10 @@ class Straight(torch.autograd.Function):
         return g
 
 
+STEPS = torch.linspace(1e-4, 2e-4, 6)
+"""Steps between levels of each channel, which nudges cross."""
+
+
 class Written(nn.Module):
     """A model with a middle part of the user's own."""
 
@@ -444,9 +448,25 @@ def clipped(h: torch.Tensor) -> torch.Tensor:
         lambda h: torch.maximum(h, h.flip(1)) + torch.where(h > 0, h, 0.3 * h).amax(1, keepdim=True),
         lambda h: functional.max_pool1d(h[:, None], 2, 1, 1)[:, 0, :6] + functional.selu(h),
         lambda h: torch.sin(h) * torch.erf(h),
+        lambda h: torch.tanh(torch.complex(h, h.flip(1)).abs()),
+        lambda h: torch.fake_quantize_per_tensor_affine(torch.tanh(h), 1e-4, 0, -6000, 6000),
+        lambda h: torch.fake_quantize_per_channel_affine(h.relu(), STEPS, torch.zeros(6), 1, 0, 6000),
         lambda h: 1.0 * HIDDEN(h),
     ],
-    ids=["own backward", "detached", "assigned", "clips", "sorted", "maxima", "routes", "smooth", "scripted"],
+    ids=[
+        "own backward",
+        "detached",
+        "assigned",
+        "clips",
+        "sorted",
+        "maxima",
+        "routes",
+        "smooth",
+        "complex",
+        "levels",
+        "channels",
+        "scripted",
+    ],
 )
 def test_functions_of_the_users_own(middle: object) -> None:
     """Own derivatives, cut gradients, writes and every kind of kink have autograd's gradient, to second order."""

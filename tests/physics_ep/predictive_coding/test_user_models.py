@@ -99,6 +99,19 @@ class Pair(Experts):
         return self.gate(torch.tanh(self.embed(x)) * mask)
 
 
+class Mixed(nn.Module):
+    """A sum of maps with shares that are learnt (Liu et al. 2019)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps, self.head = nn.ModuleList(nn.Linear(6, 8) for _ in range(2)), nn.Linear(8, 3)
+        self.shares = nn.Parameter(torch.randn(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = [share * part(x) for share, part in zip(self.shares.softmax(0), self.maps, strict=True)]
+        return self.head(torch.relu(parts[0] + parts[1]))
+
+
 class Counting(nn.Sequential):
     """Another function at each call."""
 
@@ -123,6 +136,7 @@ def test_what_no_record_holds_is_told_with_its_place() -> None:
         (counting, x, "any", "one function of its input"),
         (counting, x, "layers", "compute what its layers do"),
         (normed, x, "layers", "'1' normalises by the statistics of the batch"),
+        (Mixed().double(), x, "layers", "computes weights from parameters that the model trains"),
         (words, torch.ones(2, 2, dtype=torch.long), "layers", "takes whole numbers"),
     ]
     for model, example, form, says in cases:
