@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .blocks import all_finite, is_dense
+from .blocks import all_finite, is_dense, tiled
 from .errors import InputError, argument_error, described, is_real, require_count
 from .reads import read
 
@@ -99,6 +99,11 @@ class Cost:
         step = DIFFERENCE * (1 + outputs.abs().amax(1, keepdim=True)) * v / torch.where(size > 0, size, 1.0)
         change = self.gradient_difference(outputs, step, y) - self.gradient_difference(outputs, -step, y)
         return change * (size / (2 * DIFFERENCE * (1 + outputs.abs().amax(1, keepdim=True))))
+
+    def at(self, outputs: torch.Tensor, y: torch.Tensor, copies: int = 1) -> CostAt:
+        """The cost near outputs (B, n), to be displaced from them many times, in rows of `copies` batches; y holds
+        the targets of all rows, which are those of one batch again and again."""
+        return CostAt(self, outputs, y, copies)
 
     def displaced_unit(
         self, outputs: torch.Tensor, y: torch.Tensor, beta: torch.Tensor | complex, rhs: torch.Tensor
@@ -187,6 +192,41 @@ class FunctionCost(Cost):
         return self.function(outputs, y)
 
 
+class CostAt:
+    """A cost near given outputs: what every displacement from them shares is computed once.
+
+    Parameters
+    ----------
+    cost : Cost
+    outputs : Tensor (B, n)
+    y : Tensor (rows, ...)
+        Targets of batches that are stacked, the same ones again and again.
+    copies : int
+        Batches: rows = copies * B.
+
+    Attributes
+    ----------
+    outputs, gradient : Tensor (rows, n)
+        The outputs, and the cost's gradient there.
+    """
+
+    gradient: torch.Tensor
+
+    def __init__(self, cost: Cost, outputs: torch.Tensor, y: torch.Tensor, copies: int = 1) -> None:
+        self.cost = cost
+        self.y = y
+        self.outputs = tiled(outputs, copies)
+        self.settle(outputs, copies)
+
+    def settle(self, outputs: torch.Tensor, copies: int) -> None:
+        """Compute what displacements share, from the outputs (B, n) of one batch."""
+        self.gradient = self.cost.gradient(self.outputs, self.y)
+
+    def difference(self, d: torch.Tensor) -> torch.Tensor:
+        """dC(outputs + d) - dC(outputs), (rows, n), as `Cost.gradient_difference` has it."""
+        return self.cost.gradient_difference(self.outputs, d, self.y)
+
+
 class SquaredError(Cost):
     """C = 1/2 ||outputs - y||^2 an example, y (B, n_out).
 
@@ -269,11 +309,12 @@ class CrossEntropy(Cost):
         return outputs.softmax(1) - torch.nn.functional.one_hot(y, outputs.shape[1]).to(outputs.dtype)
 
     def gradient_difference(self, outputs: torch.Tensor, d: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        # softmax(o + d) - softmax(o) = p (exp(d) / Z - 1), Z = sum p exp(d); all through expm1.
-        p = outputs.softmax(1)
-        grown = torch.expm1(d)
-        excess = (p * grown).sum(1, keepdim=True)
-        return p * (grown - excess) / (1 + excess)
+        return _softmax_difference(outputs.softmax(1), d)
+
+    def at(self, outputs: torch.Tensor, y: torch.Tensor, copies: int = 1) -> CostAt:
+        own = type(self).gradient is CrossEntropy.gradient
+        own = own and type(self).gradient_difference is CrossEntropy.gradient_difference
+        return _EntropyAt(self, outputs, y, copies) if own else super().at(outputs, y, copies)
 
     def curvature(self, outputs: torch.Tensor, y: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         p = outputs.softmax(1)
@@ -311,6 +352,25 @@ class CrossEntropy(Cost):
             must = f"be class indices of shape ({outputs.shape[0]},){of_rows}"
             raise argument_error("y", must, f"{y.dtype} of shape {tuple(y.shape)}")
         check_labels(y, outputs.shape[1])
+
+
+class _EntropyAt(CostAt):
+    """The cross-entropy near given logits; p, (rows, n), is their softmax."""
+
+    def settle(self, outputs: torch.Tensor, copies: int) -> None:
+        p, y = outputs.softmax(1), self.y[: len(outputs), None]
+        hit = p.new_full((1, 1), -1.0).expand_as(y)
+        self.p, self.gradient = tiled(p, copies), tiled(p.scatter_add(1, y, hit), copies)
+
+    def difference(self, d: torch.Tensor) -> torch.Tensor:
+        return _softmax_difference(self.p, d)
+
+
+def _softmax_difference(p: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    """softmax(o + d) - softmax(o) where softmax(o) = p: p (exp(d) / Z - 1), Z = sum p exp(d), through expm1."""
+    grown = torch.expm1(d)
+    excess = (p * grown).sum(1, keepdim=True)
+    return p * (grown - excess) / (1 + excess)
 
 
 def softmax(logits: torch.Tensor) -> torch.Tensor:

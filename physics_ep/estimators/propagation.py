@@ -389,25 +389,26 @@ class EquilibriumPropagation:
             self._refuse(found, self._name(i))
             if self.beta < NOTICED * base.nudge_scale:
                 require_digits(base.nudged(recipe.nudge(i, y, signs)), found)
-        keep = free.converged
-        for found in phases.values():
-            keep = keep & found.converged
-        free, phases, unstable, switched = self._on_branch(system, x, y, base, free, phases, signs, keep)
-        keep = keep & ~unstable & ~switched
         each_cost = costs(self.cost, outputs, y)
-        keep = self._usable(keep, each_cost, (free, *phases.values()))
-        each = keep.view(self.starts, examples).sum(0)
+        checks = self._checks(system)
         used, whole = examples, True
-        if self.on_unconverged != "raise":
-            found_used, kept_states = read((each > 0).sum(), keep.sum())
-            used, whole = int(found_used), kept_states == len(keep)
-        share = (max(used, 1) * each.clamp_min(1)).to(outputs)
-        weight = keep.to(outputs) / share.repeat(self.starts)
+        if self.on_unconverged == "raise" and not checks:  # all that was found has converged
+            keep = torch.ones(len(outputs), dtype=torch.bool, device=outputs.device)
+            weight = torch.full_like(each_cost, 1 / (examples * self.starts), dtype=outputs.dtype)
+        else:
+            keep = torch.stack([found.converged for found in (free, *phases.values())]).all(0)
+            free, phases, unstable, switched = self._on_branch(system, x, y, base, free, phases, signs, keep)
+            keep = self._usable(keep & ~unstable & ~switched, each_cost, (free, *phases.values()))
+            each = keep.view(self.starts, examples).sum(0)
+            if self.on_unconverged != "raise":
+                found_used, kept_states = read((each > 0).sum(), keep.sum())
+                used, whole = int(found_used), kept_states == len(keep)
+            weight = keep.to(outputs) / (max(used, 1) * each.clamp_min(1)).to(outputs).repeat(self.starts)
+        loss = ((each_cost if whole else each_cost.masked_fill(~keep, 0.0)) * weight).sum()
         grads = contrast(recipe, system, base, free, phases, x, signs, weight, whole)
         if direct:
             kept = masked(free.state, None if whole else keep)
             grads = added(grads, direct_gradient(system, kept, self.cost, y, weight))
-        loss = (each_cost.masked_fill(~keep, 0.0) * weight).sum()
         at_input = None
         if input_gradient:
             each_x = input_contrast(recipe, system, base, free, phases, x, signs, weight, whole)
@@ -420,9 +421,7 @@ class EquilibriumPropagation:
             at_input = None if at_input is None else torch.zeros_like(at_input)
             grads = {name: torch.zeros_like(g) for name, g in grads.items()}
             loss, keep, used = torch.full_like(loss, math.nan), torch.zeros_like(keep), 0
-        switched_states, unstable_states = (
-            (int(n) for n in read(switched.sum(), unstable.sum())) if self._checks(system) else (0, 0)
-        )
+        lost = read(switched.sum(), unstable.sum()) if checks else (0, 0)
         versions = weights.versions()
 
         def unchanged() -> None:
@@ -450,8 +449,8 @@ class EquilibriumPropagation:
             _floors=floors,
             _leakage=leakage,
             used=keep,
-            switched=switched_states,
-            unstable=unstable_states,
+            switched=int(lost[0]),
+            unstable=int(lost[1]),
             input_gradient=at_input,
         )
         return grads, step, used

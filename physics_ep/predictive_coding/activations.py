@@ -203,6 +203,7 @@ class TanhAnchor(Anchor):
     def __init__(self, unit: Activation, a: torch.Tensor) -> None:
         self.unit = unit
         self.a = a
+        self.halves: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None  # p / 2, slope / 4, and 1 / 2
         twice = 2 * a
         self.p = torch.sigmoid(twice)
         # 4 p (1 - p), the second factor exact at saturation too.
@@ -213,12 +214,15 @@ class TanhAnchor(Anchor):
 
     def moved(self, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         rows = self.stacked(d)
-        # Beyond 40 nothing changes but that the exponential overflows.
-        w = rows.clamp(max=40).mul_(2).expm1_()
-        inverse = (self.p * w).add_(1).reciprocal_()
-        part = self.slope * inverse
-        shift = (part * w).mul_(0.5)
-        return shift.flatten(0, 1), w.add_(1).mul_(inverse).mul_(part).flatten(0, 1)
+        # Beyond 80 nothing changes but that the exponential overflows.
+        w = (2 * rows).clamp_(max=80).expm1_()
+        if self.halves is None:
+            self.halves = 0.5 * self.p, 0.25 * self.slope, self.p.new_full((), 0.5)
+        p, slope, one = self.halves
+        twice = torch.addcmul(one, p, w).reciprocal_()  # 2 / (1 + p w)
+        part = slope * twice
+        shift = part * w
+        return shift.flatten(0, 1), part.add_(shift).mul_(twice).flatten(0, 1)
 
 
 def _log_cosh(a: torch.Tensor) -> torch.Tensor:

@@ -161,7 +161,7 @@ def _displaced(
             moved.append(error)
             changes.append(error)  # stands for nothing: the pre-activation of a layer on the input does not change
             continue
-        total = phase.units.slope_times(k, change) + error
+        total = phase.units.linear(k, change, error)
         extra = None if more is None else more[k]
         moved.append(total if extra is None else total.add_(extra))
         changes.append(change)
@@ -196,7 +196,7 @@ def _factors(
     cost, y, beta = phase.nudge.cost, phase.nudge.y, phase.strength()
     error, output = (parts[0] if len(parts) == 1 else parts[0] + parts[1] for parts in (asked, moved))
     miss = phase.wanted_output(output, error) - error
-    there = phase.resting()[0] + output
+    there = phase.resting().outputs + output
     slopes = [-beta * cost.curvature(there, y, d) - e for d, e in zip(moved, asked, strict=True)]
     gamma, solved = least_squares(torch.stack(slopes, 1), miss)
     # A correction that is not small is none to a series.

@@ -25,7 +25,7 @@ import torch
 
 from ..blocks import State, exactly_finite_rows, finite_rows, masked, tiled
 from ..compiling import fusible, spare
-from ..cost import Cost
+from ..cost import Cost, CostAt
 from ..maps import ConvLink, Link
 from ..nudging import Nudge
 from ..pooling import Route
@@ -114,8 +114,10 @@ class PredictivePhase(Phase):
         paired: bool,
     ) -> None:
         super().__init__(system, inputs, origin, balanced)
-        self.at_rest: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.at_rest: CostAt | None = None
         """What `resting` has found."""
+        self.strengths: torch.Tensor | None = None
+        """What `strength` has found."""
         self.exact_output = False
         """Whether the output layer takes its exact update: for nudges so strong that no other would settle."""
         self.linear = self.odd = gates == "held" and system.piecewise_linear
@@ -203,7 +205,7 @@ class PredictivePhase(Phase):
 
     def nudged(self, nudge: Nudge | None) -> PredictivePhase:
         twin = copy.copy(self)
-        twin.at_rest = None
+        twin.at_rest = twin.strengths = None
         twin.nudge = None if nudge is None else nudge.to(self.wide)
         twin.exact_output = nudge is not None and (nudge.cost.holds or nudge.most > 0.5)
         twin.routes = list(self.free.routes)
@@ -216,21 +218,22 @@ class PredictivePhase(Phase):
 
     def strength(self) -> torch.Tensor:
         """Beta of each row, (rows, 1)."""
-        assert self.nudge is not None
-        return self.nudge.each(self.rows, self.wide, self.x.device)[:, None]
+        if self.strengths is None or len(self.strengths) != self.rows:
+            assert self.nudge is not None
+            self.strengths = self.nudge.each(self.rows, self.wide, self.x.device)[:, None]
+        return self.strengths
 
     def pull(self) -> torch.Tensor:
         """-dC/dh_L at the free state, (B, n_out): the error of the output layer for a nudge of one, to first
         order."""
         assert self.nudge is not None
-        return -self.resting()[1][: len(self.x)]
+        return -self.resting().gradient[: len(self.x)]
 
-    def resting(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Free outputs, and the gradient of the nudge's cost there, a row each (rows, n_out)."""
+    def resting(self) -> CostAt:
+        """The nudge's cost at the free outputs, a row each (rows, n_out)."""
         if self.at_rest is None:
             assert self.nudge is not None
-            outputs = tiled(self.outputs(), self.copies)
-            self.at_rest = outputs, self.nudge.cost.gradient(outputs, self.nudge.y)
+            self.at_rest = self.nudge.cost.at(self.outputs(), self.nudge.y, self.copies)
         return self.at_rest
 
     def outputs(self) -> torch.Tensor:
@@ -251,8 +254,8 @@ class PredictivePhase(Phase):
         if self.exact_output:
             change = moved - error.to(self.wide)
             return cost.displaced_unit(tiled(self.outputs(), self.copies), y, beta, change) - change
-        out, slope = self.resting()
-        return -beta * (slope + cost.gradient_difference(out, moved, y))
+        rest = self.resting()
+        return -beta * (rest.gradient + rest.difference(moved))
 
     # -- the two passes ---------------------------------------------------------------------------------------
 

@@ -194,6 +194,13 @@ class FreeResponse:
             return self.through_gates(k, change)
         return (self.anchor(k).slope * change).to(change.dtype)
 
+    def linear(self, k: int, change: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+        """sigma_k'(a_k) da_k + e_k at the free state, new."""
+        unit = self.layers[k].activation
+        if unit.name == "linear" or unit.gated or change.dtype != self.wide:
+            return self.slope_times(k, change) + error
+        return torch.addcmul(error, self.anchor(k).slope, change)
+
     def curved(self, k: int, change: torch.Tensor) -> torch.Tensor | None:
         """sigma_k''(a_k) da_k at the free state; None where it is zero."""
         if not self.bends(k):

@@ -29,7 +29,7 @@ from ..reads import likely, needed
 from ..relaxation.solvers import Solver, least_squares
 from .expansion import each, expands, expansion, scaled
 from .flows import SkewFlow, descent
-from .phase import Blocks, Displacements, PredictivePhase, Rest, relative
+from .phase import Blocks, Displacements, PredictivePhase, Rest, part, peak, relative
 from .published import ModPgd, Pgd
 
 HISTORY = 5
@@ -344,8 +344,9 @@ class Sweep(Solver):
         phase, now = self.phase, self.displacements
         if self.rest and self.shared:
             self.images, self.deltas = phase.backward(phase.pull())
-            # Nothing answers yet, in whichever layer: all have the same residual.
-            residual = relative(phase.strength() * tiled(self.images[-1], phase.copies), self.errors[-1])
+            # Nothing answers yet, in whichever layer: all miss the whole of what they are asked for.
+            asked = phase.strength()[:, 0].abs() * tiled(peak(self.images[-1]), phase.copies)
+            residual = part(asked, asked)
         else:
             output = phase.wanted_output(now.moved[-1], self.errors[-1])
             self.images, self.deltas = phase.backward(output, now.changes, slopes=now.slopes)

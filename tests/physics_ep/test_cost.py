@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from physics_ep import CrossEntropy, LogPhaseError, Nudge, PhaseError, SquaredError
-from physics_ep.cost import OutputForce
+from physics_ep.cost import Cost, OutputForce
 from physics_ep.errors import InputError
 from tests.support.costs import WeightedError
 
@@ -112,3 +112,31 @@ def test_wrong_targets_are_told() -> None:
         CrossEntropy().check(OUT, torch.zeros(5, 4))
     with pytest.raises(InputError, match=r"class indices in \[0, 4\), but was values from -1 to 4"):
         CrossEntropy().check(OUT, torch.tensor([0, 1, 4, -1, 2]))
+
+
+@pytest.mark.parametrize("cost", [SquaredError(), CrossEntropy()], ids=["se", "ce"])
+def test_a_cost_near_outputs_is_the_cost(cost: Cost) -> None:
+    """What displacements share is computed once, for stacked batches too: gradient and differences are those of the
+    cost, and those of a subclass with a slope of its own are its own."""
+    generator = torch.Generator().manual_seed(0)
+    outputs = 3 * torch.randn(4, 5, generator=generator, dtype=torch.float64)
+    y = cost.encode(torch.tensor([0, 4, 2, 2]), 5, torch.float64)
+    rows, targets = outputs.repeat(3, 1), torch.cat([y] * 3)
+    near = cost.at(outputs, targets, 3)
+    torch.testing.assert_close(near.outputs, rows, atol=0, rtol=0)
+    torch.testing.assert_close(near.gradient, cost.gradient(rows, targets), atol=1e-15, rtol=1e-14)
+    for size in (1e-9, 1.0):
+        d = size * torch.randn(12, 5, generator=generator, dtype=torch.float64)
+        whole = cost.gradient_difference(rows, d, targets)
+        torch.testing.assert_close(near.difference(d), whole, atol=0, rtol=1e-12)
+
+    class Doubled(type(cost)):  # type: ignore[misc]
+        def gradient(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return 2 * super().gradient(outputs, y)
+
+        def gradient_difference(self, outputs: torch.Tensor, d: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return 2 * super().gradient_difference(outputs, d, y)
+
+    twice = Doubled().at(outputs, y)
+    torch.testing.assert_close(twice.gradient, 2 * near.gradient[:4], atol=1e-15, rtol=1e-14)
+    torch.testing.assert_close(twice.difference(d[:4]), 2 * near.difference(d)[:4], atol=1e-15, rtol=1e-12)
