@@ -20,8 +20,10 @@ from .lines import Line, LineError, NetlistSection, pairs, tokens
 from .memristors import FORMS, fault
 from .models import CELSIUS, NOMINAL, DiodeModel, diode_model, diode_values, resistor_model, warmed
 from .parts import BEHAVIOURAL, GROUND, KINDS
+from .piecewise import piecewise
 from .pulses import Waveform
 from .sources import behaviour, waveform
+from .switches import read_switch
 from .transistors import read_transistor
 from .values import Scope, number
 from .waveforms import value_at_zero
@@ -43,7 +45,6 @@ NOT_READ = {
     **dict.fromkeys(
         "qjz", "bipolar and junction transistors are not read: MOS ones (M), diodes and B sources would be"
     ),
-    **dict.fromkeys("sw", "switches are not read: a B source I=v(a,b)*if(v(c)>THRESHOLD,GON,GOFF) would be"),
     **dict.fromkeys("touyp", "lines are not read: R, L and C in a row would be"),
     "k": "coupled inductors are not read: single ones (L) would be",
     "a": "XSPICE's and LTspice's models are not read: B sources would be",
@@ -432,10 +433,12 @@ class Level:
         if len(words) > 3 and low[3] == "poly":
             self.polynomial(line, words, quantity)
             return
-        if len(words) > 3 and low[3] in ("table", "laplace", "freq", "chebyshev"):
-            raise line.error(
-                f"{words[3].upper()} is not read (ngspice rounds a table's corners): VALUE={{EXPRESSION}} would be"
-            )
+        for k, word in enumerate(low[3:], 3):
+            if word in ("table", "laplace", "freq", "chebyshev") and (k == 3 or words[k + 1 : k + 2] == ["="]):
+                raise line.error(
+                    f"{word.upper()} is not read (ngspice rounds a table's corners): VALUE={{EXPRESSION}}, with "
+                    "pwl(x, x0, y0, x1, y1, ...) for a table, would be"
+                )
         head, rest = self.split(line, words, form)
         if len(head) > 3 and quantity == "i":
             given = self.keywords(line, rest, ("m",), form)
@@ -516,7 +519,7 @@ class Level:
             and expression.count(expression[0]) <= 1 + (expression[0] == "'")
         ):
             expression = expression[1:-1]
-        tree = self.scope.functions.expanded(expression, number)
+        tree = piecewise(self.scope.functions.expanded(expression, number), self.scope)
         if quantity == "i":
             if line.text[0] in "bB":
                 self.alone(line, "a B source of a current")
@@ -653,5 +656,7 @@ READERS: dict[str, Callable[[Level, Line, list[str]], None]] = {
     "b": Level.b_source,
     "x": Level.instance,
     "m": read_transistor,
+    "s": read_switch,
+    "w": read_switch,
 }
 """Element letters that are read."""

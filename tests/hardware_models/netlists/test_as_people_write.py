@@ -190,6 +190,11 @@ def test_pairs_of_features_agree(tmp_path: Path, one: str, size: int) -> None:
         ("o", 7.0, (".param p=3 q=4", "V1 a 0 2", "B1 o 0 V=v(a)>1 ? {p+q} : {p-q}", "R1 o 0 1k")),
         ("a", 0.5 + math.sqrt(0.5), ("V1 a 0 SIN(0.5 1 1k 0 0 45)", "R1 a 0 1k")),
         ("o", 8.0, ("V1 a 0 -2", "B1 o 0 V=v(a)**3", "R1 o 0 1k")),
+        ("o", -10.0, ("V1 a 0 -5", "B1 o 0 V=pwl(v(a), -1,-2, 0,0, 1,3)", "R1 o 0 1k")),
+        ("o", 9.0, (".param y=3", "V1 a 0 3", "B1 o 0 V=pwl(v(a), -1,-2, 0,0, 1,y)", "R1 o 0 1k")),
+        ("b", 2.5, ("V1 a 0 5", "S1 a b a 0 s", "R1 b 0 1k", ".model s SW(VT=4 RON=1k)")),
+        ("b", 1.25, ("V1 a 0 5", "S1 a b a 0 s", "R1 b 0 1k", ".model s SW VT=6 RON=1k ROFF=3k")),
+        ("b", 4.0, ("V1 a 0 5", "W1 a b V1 s", "R1 b 0 1k", ".model s CSW(IT=-10m RON=250)")),
         ("o", -8.0, ("V1 a 0 -2", "B1 o 0 V=pwr(v(a),3)", "R1 o 0 1k")),
         ("o", 2 * math.tanh(0.5) + 1, ("V1 a 0 0.5", "B1 o 0 V=2*tanh(v(a))+1", "R1 o 0 1k")),
         ("o", 5.0, ("V1 a 0 3", "B1 o 0 V=if(v(a)>2,5,6)", "R1 o 0 1k")),
@@ -356,10 +361,15 @@ def test_courses_agree_with_ngspice(tmp_path: Path, lines: tuple[str, ...], how:
         ("V9 a 0 1 Rser=3", "RSER=", "an R or C of its own would be read"),
         ("V9 a 0 isrc", "isrc", "neither a number, a parameter nor one of"),
         ("V9 a 0 AM(1 2 3)", "AM", "PWL, PULSE, SIN"),
-        ("S9 a 0 b 0 sw", "S9", "a B source"),
+        ("S9 a 0 b 0 sw", "sw", "is not defined"),
+        (".model x SW(VT=1 VH=0.2)", "VH", "VH=0 would be"),
+        ("S9 a 0 b sw", "a word is missing", "NODE NODE CONTROL+ CONTROL- MODEL"),
+        ("B9 a 0 V=pwl(v(b),0,0,0,1)", "pwl", "must rise"),
+        ("B9 a 0 V=" + "pwl(" * 9 + "v(b)" + ",0,0,1,2,3,1,4,4)" * 9, "tables", "a B source for each"),
+        ("E9 a 0 b 0 table=(0 0, 1 1)", "TABLE", "pwl(x, x0, y0"),
         ("Q9 a b 0 npn", "Q9", "diodes and B sources would be"),
         ("K1 L1 L2 0.9", "K1", "single ones (L) would be"),
-        ("E9 a 0 TABLE {v(b)} = (0,0) (1,1)", "TABLE", "VALUE={EXPRESSION} would be"),
+        ("E9 a 0 TABLE {v(b)} = (0,0) (1,1)", "TABLE", "VALUE={EXPRESSION}, with pwl"),
         ("B9 a 0 V=limit(v(b),0,1)", "limit", "min(max(x, low), high)"),
         ("B9 a 0 V=v(b)*{1+2}", "{1+2}", "(1+2) would be read"),
         ("B9 a 0 V=1/{2*3}", "{2*3}", "(2*3) would be read"),
@@ -396,7 +406,7 @@ def test_courses_agree_with_ngspice(tmp_path: Path, lines: tuple[str, ...], how:
 )
 def test_refusals_name_what_would_be_read(tmp_path: Path, line: str, token: str, instead: str) -> None:
     """One line with file, line, token and what would be read; no message of a form that no netlist has."""
-    use = ("D9 a 0 x",) if line.startswith(".model") else ()
+    use = ("D9 a 0 x" if " D(" in line else "S9 a 0 b 0 x",) if line.startswith(".model") else ()
     sub = (".subckt sub p q r=1k s=1", "R1 p q {r}", ".ends")
     path = write(tmp_path, "V1 a 0 1", "R1 a b 1k", "R2 b 0 1k", *sub, line, *use)
     with pytest.raises(InputError) as caught:
