@@ -160,7 +160,7 @@ class Stepper:
             elif 2 * h > left:
                 h = left / 2
             found = self._attempt(point, h, course)
-            if found is None:
+            if found is None or not np.isfinite(found[1]):  # an error that is no number is above none either
                 factor, worst = 0.25, np.inf
             else:
                 new, worst = found
@@ -281,7 +281,8 @@ class Stepper:
                 z[:, 1:] += step
                 size = self._size(step[:, : n - 1], z[:, 1:n])
                 if len(equations.states):
-                    size = max(size, self._state_size(step[:, equations.states - 1], z[:, equations.states]))
+                    own = self._state_size(step[:, equations.states - 1], z[:, equations.states])
+                    size = float(np.maximum(size, own))
                 if not np.isfinite(size):
                     self._factors = None
                     return None
@@ -329,7 +330,8 @@ class Stepper:
         error = self._factors.solve(missing[:, 1:])
         worst = self._size(error[:, : n - 1], np.maximum(np.abs(before[:, 1:n]), np.abs(after[:, 1:n])))
         if len(equations.states):
-            worst = max(worst, self._state_size(error[:, equations.states - 1], after[:, equations.states]))
+            own = self._state_size(error[:, equations.states - 1], after[:, equations.states])
+            worst = float(np.maximum(worst, own))  # NaN where either is
         return worst
 
     def _state_size(self, change: Array, s: Array) -> float:

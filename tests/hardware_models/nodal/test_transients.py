@@ -22,6 +22,7 @@ from hardware_models.nodal import factors as nodal_factors
 from hardware_models.nodal import transients
 from hardware_models.nodal.courses import CircuitTrajectory
 from hardware_models.nodal.points import operating_point
+from hardware_models.nodal.steps import Stepper
 from hardware_models.nodal.stored_transients import read_transient
 from hardware_models.nodal.transients import METHODS, transient
 from physics_ep import Nudge, SquaredError, open_run
@@ -110,6 +111,20 @@ def test_a_capacitor_charges_through_a_resistor() -> None:
     assert course.settling_time.numpy() == pytest.approx(tau * math.log(100), rel=0.03)
     assert float(course.kirchhoff.max()) < 1e-15
     assert course.time[-1] == 8 * tau
+
+
+@pytest.mark.parametrize("name", ["_size", "_state_size"])
+def test_an_error_that_is_no_number_is_no_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN is not above what is allowed: without this, a course goes on with it, of nodes or of memristors."""
+    rows = [
+        Part("V1", "voltage_source", ("in", "0"), (1.0,)),
+        Part("X1", "biolek_memristor", ("in", "a"), (100.0, 16e3, 1e-14, 1e-8, 2.0, 0.1)),
+        Part("C1", "capacitor", ("a", "0"), (1e-6,)),
+    ]
+    usual = getattr(Stepper, name)
+    monkeypatch.setattr(Stepper, name, lambda *given: math.nan * usual(*given))
+    with pytest.raises(InputError, match="transient cannot go on"):
+        transient(Parts.collect(rows), 1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
