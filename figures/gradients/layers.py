@@ -163,9 +163,9 @@ def draw_layers(data: Layers) -> Figure:
     narrow = figure.get_size_inches()[0] < NARROW
     for ax, (name, label) in zip(axes.flat, QUANTITIES, strict=True):
         _draw_panel(ax, data, name)
-        words = "x-small" if narrow else "medium"  # so that a unit stands beside its quantity
-        ax.set_xlabel(label, fontsize=words)
-        ax.set_ylabel("Layer (from the input on)", fontsize=words)
+        size = "x-small" if narrow else "medium"  # so that a unit stands beside its quantity
+        ax.set_xlabel(label, fontsize=size)
+        ax.set_ylabel("Layer (from the input on)", fontsize=size)
         ax.tick_params(axis="y", length=0)
         if narrow:
             ax.tick_params(axis="x", labelsize="x-small")
