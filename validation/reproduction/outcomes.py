@@ -183,6 +183,8 @@ def _against_published(row: Row, figure: MeanInterval, count: int) -> str:
     if first < last and first <= figure.low and figure.high <= last:
         return "within the published range"
     where = "within the interval" if first == last else "overlaps the published range"
+    if first == last and figure.high - figure.low > abs(first):
+        where += ", which is as wide as the figure: more seeds would tell"
     if figure.low <= last and figure.high >= first:
         return where
     if figure.low <= last + slack and figure.high >= first - slack:
@@ -206,7 +208,7 @@ def _paired_words(outcome: RowOutcome) -> list[str]:
     span = f"{mean} [{low}, {high}] {points}"
     of = f"EP less exact gradients over {both} pairs is {span}"
     if paired.low <= 0 <= paired.high:
-        return [f"{of}: no difference is seen"]
+        return [f"{of}: no difference is seen ({max(-paired.low, paired.high):.2f} at most)"]
     worse = (paired.mean > 0) == (outcome.row.better == "less")
     return [f"{of}: EP is {'worse' if worse else 'better'} than exact gradients"]
 
