@@ -454,12 +454,15 @@ class Level:
         """POLY(n): constant, linear terms, then products of two, three, ... in the order of SPICE 2."""
         text = words[4] if len(words) > 4 else ""
         count = int(text) if text.isdigit() else 0
-        nodes, numbers = words[5 : 5 + 2 * count], words[5 + 2 * count :]
+        by_current = words[0][0] in "fFhH"
+        each = 1 if by_current else 2
+        controls, numbers = words[5 : 5 + each * count], words[5 + each * count :]
         if not 1 <= count <= 6 or len(numbers) < 2 or "=" in words:
-            raise line.error(
-                "POLY is POLY(n) with n pairs of nodes, and then at least two coefficients, would be read"
-            )
-        inputs = [f"v({a},{b})" for a, b in zip(nodes[::2], nodes[1::2], strict=True)]
+            what = "voltage sources" if by_current else "pairs of nodes"
+            raise line.error(f"POLY(n) with n {what}, and then at least two coefficients, would be read")
+        inputs = [f"v({a},{b})" for a, b in zip(controls[::2], controls[1::2], strict=False)]
+        if by_current:
+            inputs = [f"i({name})" for name in controls]
         terms: list[str] = []
         for degree in itertools.count():
             for factors in itertools.combinations_with_replacement(inputs, degree):
@@ -473,11 +476,8 @@ class Level:
     def current_controlled(self, line: Line, words: list[str]) -> None:
         form = "NAME OUT+ OUT- VSOURCE GAIN"
         if len(words) > 3 and words[3].lower() == "poly":
-            raise line.error(
-                f"POLY of currents is not read: {form}, or a B source with i({words[5]}), would be"
-                if len(words) > 5
-                else f"POLY of currents is not read: {form} would be"
-            )
+            self.polynomial(line, words, "i" if words[0][0] in "fF" else "v")
+            return
         head, rest = self.split(line, words, form)
         given = self.keywords(line, rest, ("m",) if words[0][0] in "fF" else (), form)
         _length(line, head, 5, form)
