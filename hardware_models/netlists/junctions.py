@@ -30,40 +30,66 @@ def spice_diode() -> ElementFunctions:
     The functions that only learning needs are not there, since no energy is claimed for circuits with these diodes.
     """
 
-    def forward(v: Any, values: Any) -> tuple[Any, Any]:
+    def conducting(v: Any, values: Any) -> Any:
+        """Current above -3 n VT; what no diode has (recombination, high injection) is not computed."""
+        saturation, n, _, _, knee, recombining, nr, potential, grading = values
+        current = saturation * np.expm1(v / (n * THERMAL_VOLTAGE))
+        if np.any(recombining):
+            factor = ((1 - v / potential) ** 2 + 0.005) ** (0.5 * grading)
+            current = current + recombining * np.expm1(v / (nr * THERMAL_VOLTAGE)) * factor
+        if np.any(knee):
+            injected = (knee > 0) & (current > LEAST_CURRENT)
+            current = current / (1 + np.sqrt(np.where(injected, current, 0.0) / np.where(knee > 0, knee, 1.0)))
+        return current
+
+    def rising(v: Any, values: Any) -> Any:
+        """Slope above -3 n VT."""
         saturation, n, _, _, knee, recombining, nr, potential, grading = values
         scale, slow = n * THERMAL_VOLTAGE, nr * THERMAL_VOLTAGE
-        current, slope = saturation * np.expm1(v / scale), saturation / scale * np.exp(v / scale)
-        base = (1 - v / potential) ** 2 + 0.005
-        factor = base ** (0.5 * grading)
-        bare = recombining * np.expm1(v / slow)
-        current = current + bare * factor
-        change = -grading * (1 - v / potential) / potential * base ** (0.5 * grading - 1)
-        slope = slope + recombining / slow * np.exp(v / slow) * factor + bare * change
-        injected = (knee > 0) & (current > LEAST_CURRENT)
-        root = np.sqrt(np.where(injected, current, 0.0) / np.where(knee > 0, knee, 1.0))
-        return current / (1 + root), slope * (1 + 0.5 * root) / (1 + root) ** 2
+        slope = saturation / scale * np.exp(v / scale)
+        current = saturation * np.expm1(v / scale)
+        if np.any(recombining):
+            base = (1 - v / potential) ** 2 + 0.005
+            factor = base ** (0.5 * grading)
+            bare = recombining * np.expm1(v / slow)
+            current = current + bare * factor
+            change = -grading * (1 - v / potential) / potential * base ** (0.5 * grading - 1)
+            slope = slope + recombining / slow * np.exp(v / slow) * factor + bare * change
+        if np.any(knee):
+            injected = (knee > 0) & (current > LEAST_CURRENT)
+            root = np.sqrt(np.where(injected, current, 0.0) / np.where(knee > 0, knee, 1.0))
+            slope = slope * (1 + 0.5 * root) / (1 + root) ** 2
+        return slope
 
-    def both(v: Any, values: Any) -> tuple[Any, Any]:
+    def current(v: Any, *values: Any) -> Any:
+        saturation, n, breakdown, nbv, *_ = values
+        scale = n * THERMAL_VOLTAGE
+        with np.errstate(all="ignore"):
+            found = conducting(np.maximum(v, -3 * scale), values)
+            blocks = v < -3 * scale
+            if not np.any(blocks):
+                return found
+            reverse = -saturation * (1 + (3 * scale / (math.e * np.minimum(v, -3 * scale))) ** 3)
+            broken = blocks & (breakdown > 0) & (v < -breakdown)
+            if np.any(broken):
+                growth = np.exp(-(breakdown + v) / (nbv * THERMAL_VOLTAGE))
+                reverse = np.where(broken, -saturation * growth, reverse)
+            return np.where(blocks, reverse, found)
+
+    def slope(v: Any, *values: Any) -> Any:
         saturation, n, breakdown, nbv, *_ = values
         scale, steep = n * THERMAL_VOLTAGE, nbv * THERMAL_VOLTAGE
         with np.errstate(all="ignore"):
-            current, slope = forward(np.maximum(v, -3 * scale), values)
-            low = np.minimum(v, -3 * scale)
-            cube = (3 * scale / (math.e * low)) ** 3
-            reverse, flat = -saturation * (1 + cube), 3 * saturation * cube / low
-            broken = (breakdown > 0) & (v < -breakdown) & (v < -3 * scale)
-            growth = np.exp(-(breakdown + v) / steep)
-            reverse = np.where(broken, -saturation * growth, reverse)
-            flat = np.where(broken, saturation * growth / steep, flat)
+            found = rising(np.maximum(v, -3 * scale), values)
             blocks = v < -3 * scale
-        return np.where(blocks, reverse, current), np.where(blocks, flat, slope)
-
-    def current(v: Any, *values: Any) -> Any:
-        return both(v, values)[0]
-
-    def slope(v: Any, *values: Any) -> Any:
-        return both(v, values)[1]
+            if not np.any(blocks):
+                return found
+            low = np.minimum(v, -3 * scale)
+            flat = 3 * saturation * (3 * scale / (math.e * low)) ** 3 / low
+            broken = blocks & (breakdown > 0) & (v < -breakdown)
+            if np.any(broken):
+                flat = np.where(broken, saturation * np.exp(-(breakdown + v) / steep) / steep, flat)
+            return np.where(blocks, flat, found)
 
     def absent(*_: Any) -> Any:
         raise NotImplementedError("no energy is claimed for SPICE's diode")
