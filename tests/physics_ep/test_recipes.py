@@ -12,7 +12,7 @@ import torch
 from physics_ep import cli, open_run, train
 from physics_ep.config import load_config, parse_config
 from physics_ep.data.datasets import digits, load_dataset
-from physics_ep.recipes import DIGITS, told_recipe, with_recipe
+from physics_ep.recipes import DIGITS, told_recipe, with_mercy, with_recipe
 from physics_ep.registry import bundled
 from physics_ep.runs.preparation import completed
 
@@ -166,6 +166,8 @@ def test_a_small_table_is_learnt_by_as_many_steps_as_the_digits(flowers: Path) -
     assert completed(strict).training.max_skipped == 0
     exact = {"system": {"name": "pcn", "sizes": [4, 3]}, "training": {"epochs": 3}, "data": table}
     assert completed(parse_config(exact)).training.max_skipped == 5 / 120  # whatever else the config says itself
+    assert with_mercy(strict.updated(training={"epochs": 1}), 3).training.max_skipped == 0
+    assert with_mercy(parse_config({"system": {"name": "pcn"}}), 3).training.max_skipped == 1  # at most all
     medium = completed(parse_config({"system": {"name": "fitzhugh-nagumo"}, "data": table}))
     assert medium.training.dtype == "float64"
     many = (torch.rand(2000, 4).numpy(), np.arange(2000) % 3)

@@ -113,6 +113,21 @@ def test_a_capacitor_charges_through_a_resistor() -> None:
     assert course.time[-1] == 8 * tau
 
 
+def test_a_multiple_of_the_squared_error_is_a_larger_conductance() -> None:
+    """Twice the cost pulls to the same target with twice the conductance."""
+
+    class Doubled(SquaredError):  # noqa: N818
+        def linear(self, *given):
+            return tuple(2 * part for part in super().linear(*given))
+
+    y = torch.tensor([[0.25]], dtype=torch.float64)
+    circuit = type("Outputs", (), {"output_names": ["a"]})()
+    for cost, factor in ((SquaredError(), 1), (Doubled(), 2)):
+        names, targets, beta = transients._conductances(circuit, Nudge(cost, y, 1e-3))
+        assert (names, targets.tolist()) == (("a",), [[0.25]])
+        assert beta == pytest.approx(factor * 1e-3)
+
+
 @pytest.mark.parametrize("name", ["_size", "_state_size"])
 def test_an_error_that_is_no_number_is_no_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN is not above what is allowed: without this, a course goes on with it, of nodes or of memristors."""

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from physics_ep import train
 from physics_ep.config import parse_config
+from physics_ep.estimators.propagation import NegativeNudgeError
 from physics_ep.recipes import with_recipe
-from physics_ep.runs.following import LoweredBetaWarning
+from physics_ep.runs.following import Following, LoweredBetaWarning
 from physics_ep.runs.training import TrainingStoppedError
 
 RNG = np.random.default_rng(5)
@@ -31,6 +33,22 @@ def test_only_a_beta_that_is_left_to_the_recipe_gives_way() -> None:
     assert recipe(ep={"beta": 0.1, "lower_beta": True}).lower_beta
     assert not recipe(ep={"lower_beta": False}).lower_beta
     assert not with_recipe(parse_config({"system": {"name": "pcn"}})).ep.lower_beta  # its recipe has 'auto'
+
+
+def test_a_lowered_beta_leaves_room_below_the_limit() -> None:
+    """It takes 0.3 of the limit as measured: at the limit itself the next fall of it would stop the step again."""
+
+    class Limited:
+        beta, stability_limit = 50.0, 2.0
+
+        def backward(self, *_: Any) -> float:
+            if self.beta >= self.stability_limit:
+                raise NegativeNudgeError("Argument beta must be below 2")
+            return self.beta
+
+    ep: Any = Limited()
+    with pytest.warns(LoweredBetaWarning, match="0.6 now"):
+        assert Following().backward(ep, 0)(None, torch.zeros(1), torch.zeros(1)) == pytest.approx(0.6)
 
 
 @pytest.mark.full

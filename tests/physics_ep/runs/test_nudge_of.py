@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ import torch
 from physics_ep import Nudge, SquaredError, load_system, nudge_of, relax, simulate
 from physics_ep.errors import InputError
 from physics_ep.runs import examples_of, simulate_phases
+from physics_ep.runs.phases import Phases
 from physics_ep.runs.preparation import subject_of
 from physics_ep.runs.training import train
 
@@ -59,3 +63,17 @@ def test_the_strength_is_that_of_the_run(beta: float | str, tmp_path: Path) -> N
     for asked in (3e-6, -5e-7):
         assert nudge_of(tmp_path / "run.h5", 2, beta=asked)[1].beta == asked
     assert torch.equal(nudge.y, 0.5 * torch.nn.functional.one_hot(labels, 3))
+
+
+def test_figures_of_phases_are_of_their_ends() -> None:
+    """Residuals and energies at the end are those at the end: without this, a course that went far looks as it
+    began."""
+    ramp = torch.tensor([[4.0, 3.0], [2.0, 1.0]])
+    course: Any = SimpleNamespace(
+        time=torch.tensor([0.0, 5.0]), time_unit="s", energy_unit="W", energy=10 * ramp, residual=ramp,
+        tolerance=1.5, settling_time=torch.tensor([1.0, math.nan]), at_rest=torch.tensor([False, True]),
+    )  # fmt: skip
+    told = Phases(course, course, 0.1).figures()["phases"]["nudged"]
+    assert (told["first_energy"], told["last_energy"]) == ([40.0, 30.0], [20.0, 10.0])
+    assert told["last_residual"] == [2.0, 1.0]
+    assert (told["duration"], told["settling_time"], told["at_rest"]) == (5.0, [1.0, None], [False, True])

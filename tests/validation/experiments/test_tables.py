@@ -117,3 +117,49 @@ def test_photographs_go_on_with_the_same_ones(monkeypatch: pytest.MonkeyPatch, t
     for others in ((x + 1e-3, y), (x[:, :, :2, :2], y), (x, y.flip(0)), (x[:3], y[:3])):
         with pytest.raises(InputError, match="table of this experiment of this recipe"):
             rows(*others)
+
+
+def test_references_are_of_the_examples_that_an_estimate_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without this, EP's gradient of some examples is held against the exact one of as many others."""
+    seen: list[torch.Tensor] = []
+    x, y = torch.arange(4.0)[:, None], torch.arange(4)
+    free = SimpleNamespace(converged=torch.tensor([True, False, True, True]))
+    step = SimpleNamespace(used=torch.tensor([False, True, True]))
+    mapped: Any = SimpleNamespace(system=SimpleNamespace(has_gates=False), estimate=lambda *_, **__: ({}, step))
+    told = SimpleNamespace(share=0.75, error=0.0, solver="sweep")
+    monkeypatch.setattr(copies, "relax", lambda *_: free)
+    monkeypatch.setattr(copies, "of_equilibrium", lambda *_: told)
+    monkeypatch.setattr(copies, "_references", lambda _, x, *__: seen.append(x) or {})
+    assert copies.measured(next(iter(copies.cases())), 0, mapped, x, y).settled == 2
+    assert seen[0].flatten().tolist() == [2.0, 3.0]
+
+
+def test_the_gain_of_a_loop_is_that_of_its_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is fed back changes by three times as much from pass to pass: the gain is 3, and not a third."""
+
+    class Sweep:
+        def __init__(self, *_: Any) -> None:
+            self.images, self.change = [torch.zeros(1, 2)], 1.0
+
+        def evaluate(self) -> None:
+            self.images, self.change = [self.images[0] + self.change], 3 * self.change
+
+        def advance(self, _: torch.Tensor) -> None:
+            pass
+
+    class System:
+        dtype = torch.float64
+
+        def double(self) -> System:
+            return self
+
+        def prepare(self, _: torch.Tensor) -> None:
+            pass
+
+        def phase(self, *_: Any) -> Any:
+            return SimpleNamespace(nudged=lambda _: None, start=lambda: None)
+
+    monkeypatch.setattr(photographs, "PairedSweep", Sweep)
+    monkeypatch.setattr(photographs, "relax", lambda *_, **__: SimpleNamespace(state=None))
+    mapped: Any = SimpleNamespace(system=System())
+    assert photographs.loop_gain(mapped, torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)) == pytest.approx(3)
