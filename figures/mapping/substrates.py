@@ -105,8 +105,8 @@ def _settling(ax: Axes, placed: Sequence[Placed]) -> None:
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_ylim(1e-9, 3)
-    ax.set_xlabel("time (time constants of a unit)")
-    ax.set_ylabel("distance of the outputs from\ntheir equilibrium (relative)")
+    ax.set_xlabel("Time (time constants of a unit)")
+    ax.set_ylabel("Distance of the outputs from\ntheir equilibrium (relative)")
     ax.set_title("Free phase from nothing")
     style.legend(ax, loc="lower left", handlelength=2.2)
 
@@ -122,11 +122,12 @@ def _gradients(ax: Axes, placed: Sequence[Placed], device: str) -> None:
     for fill, text in (("full", "ideal devices"), ("none", "to their own network"), ("left", "to the one meant")):
         ax.plot([], [], marker="o", ls="none", color=style.GREY, fillstyle=fill, mew=0.7, ms=4.2, label=text)
     ax.set_yscale("log")
-    ax.set_ylim(SMALLEST / 3, 3)
+    least = min(np.min(line.get_ydata(), initial=1) for line in ax.get_lines())  # no decades that are empty
     ax.set_yticks(10.0 ** np.arange(-16, 1, 4))
+    ax.set_ylim(max(least / 100, SMALLEST / 3), 3)
     names = style.layer_names(placed[0].layers, LETTERS)
     ax.set_xticks(layers, names, rotation=90 if len(names) > MOST_LEVEL else 0, fontsize="small")
-    ax.set_xlabel("weights (from the input)")
+    ax.set_xlabel("Weights (from the input)")
     ax.set_ylabel("1 \N{MINUS SIGN} cosine of EP's gradient\nto backprop")
     ax.set_title(f"Devices: {device}")
     style.legend(ax, loc="upper left", ncols=2, columnspacing=0.8, handlelength=1.2)
@@ -145,7 +146,7 @@ def _accuracies(ax: Axes, placed: Sequence[Placed]) -> None:
             ax.bar(n + place, np.nanmean(found), width * 0.9, color=look.color, alpha=0.45, lw=0)
             ax.plot(np.full(len(found), n + place), found, ls="none", marker=look.marker, color=look.color, ms=2.6)
     ax.set_xticks(range(len(groups)), [title for title, _ in groups])
-    ax.set_ylabel("test error (%)")
+    ax.set_ylabel("Test error (%)")
     ax.set_ylim(bottom=0)
     ax.set_title("8\N{MULTIPLICATION SIGN}8 digits")
 
