@@ -12,7 +12,7 @@ from physics_ep import CrossEntropy, EquilibriumPropagation, Nudge, SquaredError
 from physics_ep.maps import ConvLink
 from physics_ep.pooling import channels_last
 from physics_ep.predictive_coding import vgg5
-from physics_ep.predictive_coding.activations import ACTIVATIONS
+from physics_ep.predictive_coding.activations import ACTIVATIONS, Activation, TanhAnchor
 from physics_ep.predictive_coding.solvers import LinearSpace
 from physics_ep.relaxation.loop import solve
 from physics_ep.units import UNITS
@@ -148,6 +148,28 @@ def test_curved_sweeps_share_their_passes(cost, tolerance: float, monkeypatch) -
     # with both; weights.
     shared = 2 * 5 + 2 if tolerance == 1e-2 else 4 * 5
     assert sum(rows) / len(x) == 6 + shared + 2 * 4 + 2 * 5 + 1 + 2 * 5
+
+
+def test_units_are_looked_at_once_a_step(monkeypatch) -> None:
+    """Tanh and slope at the free state serve both signs and every sweep: one anchor a hidden layer, and weights as
+    they are, without copies."""
+    made: list[torch.Tensor] = []
+    built = TanhAnchor.__init__
+
+    def counting(self: TanhAnchor, unit: Activation, a: torch.Tensor) -> None:
+        made.append(a)
+        built(self, unit, a)
+
+    monkeypatch.setattr(TanhAnchor, "__init__", counting)
+    net = dense(4, "tanh")
+    x, y = examples(cost=CrossEntropy())
+    ep = EquilibriumPropagation(CrossEntropy(), beta=0.02, tolerance=1e-8, measure_every=10**9)
+    ep.backward(net, x, y)
+    made.clear()
+    assert ep.backward(net, x, y).equilibria[1].iterations > 2
+    assert len(made) == net.depth - 1
+    weights = net.prepare(x).cache.weights
+    assert all(weights.of(k, "weight").data_ptr() == layer.weight.data_ptr() for k, layer in enumerate(net.stack))
 
 
 @pytest.mark.parametrize("cost", COSTS, ids=["ce", "mse"])
