@@ -283,7 +283,7 @@ class Board(PhysicalCells):
         """
         limit = self.device_model.cell_voltage_limit
         volts = [self.cell_voltage(k) for k in range(self.depth)]
-        k = max(range(self.depth), key=volts.__getitem__)
+        k = max(range(self.depth), key=lambda k: float(f"{volts[k]:.9g}"))  # the first of those that are equal
         if limit is not None and volts[k] > limit * (1 + 1e-9):
             ratio = volts[k] / limit
             reason = f"its cells see up to {volts[k]:.3g} V, {ratio:.3g} times cell_voltage_limit = {limit:g}"

@@ -7,6 +7,7 @@ import math
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ import torch
 from scipy.optimize import brentq
 
 from hardware_models import DeviceModel, map_pcn
+from hardware_models.devices.crossbars import copied, programmed, stream
 from hardware_models.mapping.board import SETTLED
 from hardware_models.mapping.budget import PartCounts, Takes
-from physics_ep import cli
+from physics_ep import cli, relax
 from physics_ep.errors import InputError
 from physics_ep.predictive_coding import mlp, vgg5
 
@@ -77,46 +79,47 @@ def test_a_64_10_array_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "copies", [{}, {"transpose": "array"}, {"copy_mismatch_u": 0.1}], ids=["one", "two", "own u"]
+    ("substrate", "copies"),
+    [
+        ("hopfield", {}),
+        ("hopfield", {"transpose": "array"}),
+        ("hopfield", {"copy_mismatch_u": 0.1}),
+        ("oscillator", {}),
+    ],
+    ids=["one", "two", "own u", "oscillators"],
 )
-def test_every_cell_dissipates_with_its_own_conductance(copies: dict[str, float]) -> None:
-    """V^2 G, cell by cell of every array that is driven, with errors of writing: numpy, from the conductances."""
+def test_every_cell_dissipates_with_its_own_conductance(substrate: str, copies: dict[str, Any]) -> None:
+    """V^2 G, cell by cell of every array that is driven, with errors of writing: numpy, from the conductances.
+    Where copies differ, h - u drives the arrays the other way."""
     net = mlp([5, 4, 3], activation="relu").double()
     x = torch.rand((6, 5), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    device = DeviceModel(programming_noise=0.05, stuck_on=0.05, **copies)
-    from hardware_models.devices.crossbars import copied, programmed, stream
+    device = DeviceModel(**{"programming_noise": 0.02, "stuck_on": 0.05, **copies})
+    mapped = map_pcn(net, substrate, device, seed=3, calibration=x)
+    system, full = mapped.system, mapped.system.full_scales
+    state = relax(system, x, tolerance=1e-13).require().state
+    hidden, apart = state[0].clamp(min=0).numpy(), (state[1] - state[3]).numpy()
+    assert bool(np.abs(apart).max() > 1e-3) is (substrate == "oscillator" or "copy_mismatch_u" in copies)
+    scales = system.scales
+    largest = {n: float(p.detach().abs().max()) for n, p in net.named_parameters()}
 
-    mapped = map_pcn(net, "hopfield", device, seed=3, calibration=x)
-    system = mapped.system
-    hidden = (x @ system.stack[0].weight.T + system.stack[0].bias).clamp(min=0).detach().numpy()
-    apart = np.zeros((6, 3))
-    if "copy_mismatch_u" in copies:
-        from physics_ep import relax
+    def cells(name: str, role: str) -> np.ndarray:
+        key = next(key for key, roles in system.physical(name).items() if role in roles)
+        values = dict(net.named_parameters())[name].detach()
+        found = programmed(values, device, 3, key, span=system.span(name, largest))
+        if role == "u" and "copy_mismatch_u" in copies:
+            found = copied(found, 0.1, stream(3, name, "u"))
+        return (found.plus + found.minus).numpy()
 
-        state = relax(system, x, tolerance=1e-13).state
-        hidden, apart = state[0].clamp(min=0).numpy(), (state[1] - state[3]).numpy()
-    roles = ["h", "u"] if "copy_mismatch_u" in copies else ["h"]
+    forward = ["h"] if substrate == "hopfield" and "copy_mismatch_u" not in copies else ["h", "u"]
     for k, below in enumerate((x.numpy(), hidden)):
+        weight, bias = f"layers.{k}.weight", f"layers.{k}.bias"
         watts = 0.0
-        for part, volts in (
-            ("weight", 0.2 * below / system.full_scales[k]),
-            ("bias", np.full((6, 1), 0.2)),
-        ):
-            name = f"layers.{k}.{part}"
-            values = getattr(net.stack[k], part).detach()
-            largest = {n: float(p.detach().abs().max()) for n, p in net.named_parameters()}
-            for role in roles:
-                key = name if role == "h" else f"{name}/u"
-                cells = programmed(values, device, 3, key, span=system.span(name, largest))
-                if role == "u":
-                    cells = copied(cells, 0.1, stream(3, name, "u"))
-                lines = (cells.plus + cells.minus).numpy()
-                lines = lines.sum(0)[None] if part == "weight" else lines.sum()[None, None]
-                watts += float((volts**2 * lines).sum(1).mean())
-                if k == 1 and part == "weight" and role == "h":  # read the other way: what u's cells leave of h - u
-                    scales = [system.scales[f"layers.{n}.weight"] for n in (0, 1)]
-                    driven = apart * 0.2 * scales[1] / (scales[0] * system.full_scales[0])
-                    watts += float((driven**2 * (cells.plus + cells.minus).numpy().sum(1)).sum(1).mean())
+        for role in forward:
+            watts += float(((0.2 * below / full[k]) ** 2 * cells(weight, role).sum(0)).sum(1).mean())
+            watts += (0.2 * scales[bias] / (scales[weight] * full[k])) ** 2 * float(cells(bias, role).sum())
+        if k == 1:
+            driven = apart * 0.2 * scales[weight] / (scales["layers.0.weight"] * full[0])
+            watts += float((driven**2 * cells(weight, "transpose").sum(1)).sum(1).mean())
         assert mapped.fidelity.layers[k].power == pytest.approx(watts, rel=1e-8)
 
 
