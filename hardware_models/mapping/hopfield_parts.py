@@ -209,7 +209,7 @@ class _HopfieldDrawing(PartsDrawing):
             return
         ends = self.grounds(k, "transpose", [(self.h[k], 1.0)])
         for one in feeding:
-            gain = system.scales[one.name] * system.conductance(k) * self.volts[k + 1] / self.volts[one.k + 1]
+            gain = system.line_gain(one, back=True) * self.device.feedback_gain
             rails = self.rails(f"t{self.letter(one)}{one.k + 1}", gain, active_h[one.k], active_u[one.k])
             self.cells(rails, ends, [g.T for g in self.pair(one, "transpose")])
 

@@ -241,7 +241,7 @@ class Mapped(ToldByFidelity):
         """
         from .hopfield_parts import in_parts
 
-        self._plain_feedback()
+        self._require_plain("auto_zero")
         return in_parts(self.system)
 
     def to_graph(self, edges: str = "one") -> PairsGraph:
@@ -260,15 +260,17 @@ class Mapped(ToldByFidelity):
         """
         if not isinstance(self.system, OscillatorPairs):
             raise argument_error("substrate", "be 'oscillator'", repr(self.substrate))
-        self._plain_feedback()
+        self._require_plain("auto_zero", "feedback_gain")
         meant = {name: p.detach().cpu() for name, p in self.network.named_parameters()}
         return pairs_graph(self.system, edges, meant)
 
-    def _plain_feedback(self) -> None:
-        """Refuse a list of parts where errors are not fed back as they are."""
-        for name, plain in (("feedback_gain", 1.0), ("auto_zero", "off")):
+    def _require_plain(self, *names: str) -> None:
+        """Refuse a list of parts that has no part for what is done to the errors that are fed back."""
+        parts = {"auto_zero": ("off", "stores"), "feedback_gain": (1.0, "drivers of its own")}
+        for name in names:
+            plain, missing = parts[name]
             if getattr(self.device, name) != plain:
-                must = f"be {plain!r} for a list of parts, which has neither drivers of its own nor stores"
+                must = f"be {plain!r} for a list of parts, which has no {missing}"
                 raise argument_error(name, must, repr(getattr(self.device, name)))
 
     def settling(

@@ -90,7 +90,10 @@ class PairsCircuit:
     def solve(self, x: torch.Tensor, y: torch.Tensor | None = None, beta: float = 0.0, **options: Any) -> Solution:
         """Operating points by modified nodal analysis, of a nudge by the squared error if there is a y.
 
-        With live diodes a nudged phase can have several; the one that is found is near the start.
+        With live diodes a nudged phase can have several; the one that is found is near the start. Where copies
+        differ, a free phase can have several too, of which the circuit leaves some at once, and ngspice's `.op` may
+        end in one as well: `stability.certify` judges states of the system, which its default solver finds by the
+        circuit's course.
 
         Parameters
         ----------
@@ -150,7 +153,8 @@ class PairsCircuit:
             h, u = self._activities(table, self.active_h), self._activities(table, self.active_u)
             below = [self.system.encode(x).double(), *h]
             for name, k, _, link, source in arrays_of(self.system.stack):
-                error = (u[k] - h[k]) * (sign / (2 * beta * len(x)))  # dE/dW = -(h - u) h^T
+                # dE/dW = -(h - u) h^T, of errors that drivers of a gain below one have weakened.
+                error = (u[k] - h[k]) * (sign / (2 * beta * len(x) * self.system.weakening(k)))
                 if link is None or source is None:
                     value = error.sum([0, *range(2, error.ndim)])
                 else:
@@ -377,7 +381,7 @@ class _ResistiveDrawing(PartsDrawing):
             self.sums_h[k] += self.cells(rails, self.h[k], pair("h"))
             self.sums_u[k] += self.cells(rails, self.u[k], pair("u"))
             if source >= 0:
-                gain = system.gains[source][f"{name} (transposed)"]
+                gain = system.gains[source][f"{name} (transposed)"] * self.device.feedback_gain
                 rails = self.rails(f"t{letter}{k + 1}", gain, active_h[k], active_u[k])
                 back = [g.T for g in pair("transpose")]
                 self.back[source] += self.cells(rails, self.h[source], back)

@@ -154,8 +154,15 @@ def ways() -> Iterator[CopiesCase]:
                 yield CopiesCase(activation, way.substrate, device, f"programming {size:.1%}", name)
 
 
+LEAST = 1e-12
+"""A mismatch of u's copies that is none, and says that u has an array of its own."""
+
+
 def cases() -> Iterator[CopiesCase]:
     """The rows of the experiment's table."""
+    for size in (0.01, 0.03):
+        device = DeviceModel(programming_noise=size, transpose="array", copy_mismatch_u=LEAST)
+        yield CopiesCase("tanh", "hopfield", device, f"three arrays {size:.1%}")
     for size in (0.001, 0.01):
         yield CopiesCase("tanh", "hopfield", DeviceModel(mirror_mismatch=size), f"mirrors {size:.1%}")
     for size in (0.01, 0.1):

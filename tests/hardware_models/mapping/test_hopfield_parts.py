@@ -37,6 +37,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("relu", {**OWN, "transpose": "array"}),
     ("relu", {**OWN, **GROUNDS, "copy_mismatch_u": 0.02}),
     ("hard_sigmoid", {**OWN, **AMPLIFIERS}),
+    ("relu", {"programming_noise": 0.03, "feedback_gain": 0.3, "transpose": "array", "copy_mismatch_u": 0.02}),
+    ("tanh", {"drift_exponent": 0.05, "drift_spread": 0.02, "drift_time": 1e4, "levels": 64, "copies": "trimmed"}),
 ]
 
 
@@ -56,7 +58,7 @@ def drawn(
     return mapped, form, x, y
 
 
-@pytest.mark.parametrize(("activation", "fields"), cases(*range(8)))
+@pytest.mark.parametrize(("activation", "fields"), cases(*range(10)))
 def test_layers_and_parts_agree(activation: str, fields: dict[str, Any]) -> None:
     """Each cell, ground, mirror and amplifier as a part of its own: a free and a nudged phase within 1e-11 V of the
     layers. If it fails, a gain, a copy, a ground or an amplifier is other in the equations than in the circuit."""
@@ -128,7 +130,7 @@ def test_each_array_has_draws_of_its_own() -> None:
 
 
 @needs_ngspice
-@pytest.mark.parametrize(("activation", "fields"), cases(0, 1, 5, 6, 7))
+@pytest.mark.parametrize(("activation", "fields"), cases(0, 1, 5, 6, 7, 8, 9))
 def test_ngspice_finds_the_same_phases_and_gradient(activation: str, fields: dict[str, Any]) -> None:
     """Three layers in another simulator, each cell with a draw of its own: all nodes of the free phase and of both
     nudged ones within 1e-11 V of ours, and EP's gradient from ngspice's voltages that of the layers."""
@@ -158,8 +160,8 @@ def test_what_is_no_part_is_refused() -> None:
         map_pcn(net, "hopfield").to_circuit()
     with pytest.raises(InputError, match="Argument wire_resistance must be 0"):
         map_pcn(mlp([3, 4, 2]), "hopfield", DeviceModel(wire_resistance=1.0)).to_circuit()
-    with pytest.raises(InputError, match=r"Argument feedback_gain must be .* for a list of parts"):
-        map_pcn(mlp([3, 4, 2]), "hopfield", DeviceModel(feedback_gain=0.5)).to_circuit()
+    with pytest.raises(InputError, match=r"Argument auto_zero must be 'off' for a list of parts"):
+        map_pcn(mlp([3, 4, 2]), "hopfield", DeviceModel(auto_zero="on")).to_circuit()
 
 
 @needs_ngspice

@@ -100,6 +100,7 @@ def disagreement(mapped: Mapped, form: PairsCircuit, x: torch.Tensor, y: torch.T
         ("relu", {**BUFFERS, **POOR}),
         pytest.param("relu", {**BUFFERS, **SPREAD, "dac_bits": 4}, marks=pytest.mark.full),
         ("relu", {"g_min": 0.0, "levels": 8}),
+        ("relu", {"programming_noise": 0.02, "feedback_gain": 0.3}),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value) or "ideal",
 )
