@@ -147,11 +147,15 @@ def random_text(seed: int, features: Sequence[str], size: int = 60) -> list[str]
                     f"0.2*atan({x}) - 0.1*sin({y})",
                     f"0.1*max({y},0) + 0.2",
                     f"ternary_fcn({x}>={y},0.2,0.3)",
+                    f"pwl({y}, -3,-0.4, 0,0.05, 1.1,0.3, 4,0.45)",
                 ]
             )
             quantity = rng.choice(["V", "I"])
             scale = f"1m*({law})" if quantity == "I" else law
             lines.append(f"{name('B')} {out} 0 {quantity}={scale}")
+            if rng.random() < 0.2:
+                lines.append(f"{name('S')} {out} s{out} {a} {b} relay")
+                lines.append(f"{name('R')} s{out} 0 2.2k")
             lines.append(f"{name('R')} {out} 0 1k")
             lines.append(f"{name('R')} {out} {nodes[-1]} 33k")
         elif kind == "storage":
@@ -162,6 +166,8 @@ def random_text(seed: int, features: Sequence[str], size: int = 60) -> list[str]
         lines += MODELS
     if has[MEMRISTORS]:
         lines += [line for kind in FORMS for line in DEFINITIONS[kind].split("\n")]
+    if has["expressions"]:
+        lines.append(".model relay SW(VT=0.3 RON=150 ROFF=1meg)")
     if has["resistors"]:
         lines.append(".model rmod R(tc1=1m tc2=-2u)")
     if has["subcircuits"]:
