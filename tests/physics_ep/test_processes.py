@@ -22,7 +22,7 @@ from tests.support.processes import LIMIT, wait_for
 CONFIG = """
 system = {name = "hopfield", sizes = [64, 16, 10]}
 data = {train_examples = 320, test_examples = 32}
-optimizer = {lr = 0.0001}
+optimizer = {name = "SGD", lr = 0.0001}
 training = {epochs = 4000}
 """
 
