@@ -91,6 +91,9 @@ class PhysicalSystem(nn.Module):
         beta / nudge_scale. Measured too, where a system does not set it.
     default_solver : str
         What `solver=None` means: 'gradient_flow', 'coordinate' or 'anderson'.
+    joint_solvers : dict of str to callable, or None
+        Solvers for the two states of dyadic EP on a system with an energy; the first serves where another was asked
+        for. None: Newton's method by products, 'newton_krylov'.
     default_max_iterations : int
     default_oracle : str
         The exact gradient that EP on this system is judged by.
@@ -149,6 +152,7 @@ class PhysicalSystem(nn.Module):
     temperature: float = 0.0
     nudge_scale: float = 1.0
     default_solver: str = "gradient_flow"
+    joint_solvers: Mapping[str, Callable[[Phase, State], Any]] | None = None
     default_max_iterations: int = 2000
     default_oracle: str = "implicit"
     default_method: str = "energy"

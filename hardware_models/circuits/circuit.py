@@ -86,6 +86,7 @@ class Circuit(PartsCircuit, EnergySystem):
     """
 
     default_solver = "newton"
+    joint_solvers = JOINT_SOLVERS
     default_max_iterations = 200
     bounded = True
     clamps = True
@@ -314,7 +315,7 @@ class Circuit(PartsCircuit, EnergySystem):
         return CircuitPhase(self, inputs, origin, balanced)
 
     def solvers(self, phase: Phase) -> Mapping[str, Any]:
-        return SOLVERS if isinstance(phase, CircuitPhase) else JOINT_SOLVERS
+        return SOLVERS
 
     def motion(self, phase: Phase) -> Motion:
         assert isinstance(phase, CircuitPhase)

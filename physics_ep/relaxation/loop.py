@@ -92,10 +92,11 @@ def solve(
         Converged or not: see `status`, `residual`, `require()`.
     """
     system = phase.system
-    own = None if phase.joint else system.solvers(phase)
+    own = system.joint_solvers if phase.joint else system.solvers(phase)
     methods = SOLVERS if own is None else own
     name = _default_solver(system, phase, methods) if solver is None else solver
-    name = "newton_krylov" if phase.joint else name
+    if phase.joint and (own is None or name not in own):
+        name = "newton_krylov" if own is None else next(iter(own))
     if name not in methods:
         raise unknown_name(f"solver of {type(system).__name__}", name, methods)
     if own is None and name != "coordinate" and phase.dtype.itemsize < 4:
