@@ -225,7 +225,7 @@ def _spread(groups: Mapping[str, Any], usual: int, own: int) -> dict[str, Any]:
 def told_recipe(config: Config) -> str:
     """What a system is trained by, in one line."""
     training, ep = config.training, config.ep
-    beta = f"{ep.beta} or lower" if ep.lower_beta else ep.beta
+    beta = f"{_told(ep.beta)} or lower" if ep.lower_beta else _told(ep.beta)
     sizes = config.system.options.get("sizes")
     shown = "-".join(map(str, sizes)) if isinstance(sizes, list) else None
     rate = told_rate(config)
@@ -242,4 +242,10 @@ def told_recipe(config: Config) -> str:
 
 
 def _options(name: str, options: Mapping[str, Any]) -> str:
-    return " ".join([name, *(f"{key} {value}" for key, value in options.items() if not isinstance(value, dict))])
+    plain = {key: value for key, value in options.items() if not isinstance(value, dict)}
+    return " ".join([name, *(f"{key} {_told(value)}" for key, value in plain.items())])
+
+
+def _told(value: Any) -> str:
+    """A value as one line tells it: numbers to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
